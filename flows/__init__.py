@@ -1,0 +1,1 @@
+"""The order of the commands: Prefect flows and the ``marlin`` command line. No arithmetic, no tensors."""

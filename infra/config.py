@@ -1,0 +1,112 @@
+"""One typed, frozen tree of settings: a YAML file plus ``dotted.key=value`` overrides, validated once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from infra.errors import ConfigError
+
+ConfigT = TypeVar("ConfigT", bound="BaseConfig")
+
+
+class BaseConfig(BaseModel):
+    """A frozen set of settings; unknown names are refused, fields carry their docstrings into the JSON schema."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+def load_config(cls: type[ConfigT], path: str | Path | None = None, overrides: Iterable[str] = ()) -> ConfigT:
+    """Read ``path`` (YAML), lay ``overrides`` over it and validate the result once.
+
+    Args:
+        cls: the config class to build.
+        path: YAML file; None starts from the class's defaults.
+        overrides: ``dotted.key=value`` strings, values parsed as YAML, later ones win.
+
+    Raises:
+        ConfigError: file absent or no YAML mapping, override without ``=``, unknown name, wrong value.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"config file {path} cannot be read: {error.strerror or error}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"config file {path} is not valid YAML: {' '.join(str(error).split())}") from error
+        if loaded is not None and not isinstance(loaded, dict):
+            raise ConfigError(f"config file {path} must hold a mapping, not {type(loaded).__name__}")
+        tree = loaded or {}
+    for override in overrides:
+        tree = _merged(tree, override)
+    return validate_config(cls, tree, where=str(path) if path else "the given settings")
+
+
+def validate_config(cls: type[ConfigT], tree: Mapping[str, Any], *, where: str) -> ConfigT:
+    """Build ``cls`` from plain data; the first problem becomes one ConfigError sentence naming the dotted key."""
+    try:
+        return cls.model_validate(dict(tree))
+    except ValidationError as error:
+        raise ConfigError(f"in {where}: {_sentence(cls, error)}") from error
+
+
+def config_digest(config: BaseModel) -> str:
+    """Return the sha256 (hex) of the config's canonical JSON: equal settings, equal digest."""
+    text = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def dump_config(config: BaseModel) -> str:
+    """Return the config as YAML, in field order, as ``load_config`` reads it back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _merged(tree: dict[str, Any], override: str) -> dict[str, Any]:
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise ConfigError(f"override {override!r} is not of the form dotted.key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not valid YAML") from error
+    root = dict(tree)
+    node = root
+    *parents, leaf = dotted.split(".")
+    for name in parents:
+        child = node.get(name)
+        node[name] = dict(child) if isinstance(child, dict) else {}
+        node = node[name]
+    node[leaf] = value
+    return root
+
+
+def _sentence(cls: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"]) or cls.__name__
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"unknown setting '{key}'{_suggestion(cls, first['loc'])}"
+    shown = "" if isinstance(first["input"], dict) else f" (got {first['input']!r})"
+    rest = error.error_count() - 1
+    return f"'{key}': {message}{shown}" + (f"; {rest} more problem{'s' if rest > 1 else ''}" if rest else "")
+
+
+def _suggestion(cls: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    import difflib
+
+    node: Any = cls
+    for part in loc[:-1]:
+        field = getattr(node, "model_fields", {}).get(part)
+        node = getattr(field, "annotation", None)
+    names = list(getattr(node, "model_fields", {}))
+    close = difflib.get_close_matches(str(loc[-1]), names, n=1)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known here: {', '.join(names)}" if names else ""

