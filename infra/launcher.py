@@ -1,0 +1,102 @@
+"""Start a training module on several ranks with torchrun and say in one word how it ended."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+EXIT_FILE = "exit_status"
+
+
+class ExitStatus(IntEnum):
+    """Why a launch ended. Ranks leave theirs in ``<run>/exit_status``, since torchrun itself only says 0 or 1."""
+
+    DONE = 0
+    FAILED = 1
+    PREEMPTED = 2
+    DIVERGED = 3
+    OUT_OF_MEMORY = 4
+    LOST_RANK = 5
+    REFUSED = 6
+
+
+def launch(
+    module: str,
+    arguments: Sequence[str],
+    *,
+    world_size: int,
+    run_dir: Path,
+    env: Mapping[str, str] | None = None,
+    max_restarts: int = 0,
+) -> ExitStatus:
+    """Run ``python -m module arguments…`` on ``world_size`` ranks of this machine and wait.
+
+    SIGTERM and SIGINT are passed on, so that ranks can save; the group dies with this process.
+
+    Args:
+        module: the entry point; it reads RANK and WORLD_SIZE from the environment.
+        arguments: its arguments.
+        world_size: ranks.
+        run_dir: run folder; ranks may write ``exit_status`` there (``report_exit``).
+        env: variables beside ours.
+        max_restarts: how often torchrun starts all ranks again after one failed.
+    """
+    status_file = run_dir / EXIT_FILE
+    status_file.unlink(missing_ok=True)
+    threads = max((os.cpu_count() or 1) // world_size, 1)
+    environment = {
+        "OMP_NUM_THREADS": str(threads),
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # without it restarts over gloo hang
+        **os.environ,
+        **(env or {}),
+    }
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world_size}",
+        f"--max-restarts={max_restarts}", "-m", module, *arguments,
+    ]  # fmt: skip
+    child = subprocess.Popen(command, env=environment, preexec_fn=_die_with_parent)
+    previous = {}
+    if _is_main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            previous[number] = signal.signal(number, lambda received, _: child.send_signal(received))
+    try:
+        code = child.wait()
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            child.wait()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return _status(code, status_file)
+
+
+def report_exit(run_dir: Path, status: ExitStatus) -> None:
+    """Leave the reason for the end of this launch where ``launch`` reads it."""
+    (run_dir / EXIT_FILE).write_text(status.name)
+
+
+def _status(code: int, status_file: Path) -> ExitStatus:
+    if status_file.exists():
+        name = status_file.read_text().strip()
+        if name in ExitStatus.__members__:
+            return ExitStatus[name]
+    return ExitStatus.DONE if code == 0 else ExitStatus.LOST_RANK if code < 0 else ExitStatus.FAILED
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def _is_main_thread() -> bool:
+    import threading
+
+    return threading.current_thread() is threading.main_thread()
