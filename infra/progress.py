@@ -126,7 +126,7 @@ def progress_line(state: dict[str, float | int | str | None]) -> str:
 
 def format_seconds(seconds: float) -> str:
     """Return ``1h02m``, ``2m30s`` or ``12s``."""
-    whole = int(round(seconds))
+    whole = round(seconds)
     if whole >= 3600:
         return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
     return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"

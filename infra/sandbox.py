@@ -122,14 +122,14 @@ class Sandbox:
         self._receive(self._start_timeout_s)
 
     def _send(self, message: Any) -> None:
-        assert self._pipe is not None  # noqa: S101 - set by _start
+        assert self._pipe is not None  # set by _start
         try:
             self._pipe.send(message)
         except OSError as error:
             raise self._died() from error
 
     def _receive(self, deadline_s: float) -> Any:
-        assert self._pipe is not None  # noqa: S101 - set by _start
+        assert self._pipe is not None  # set by _start
         end = time.monotonic() + deadline_s
         while not self._pipe.poll(POLL_S):
             if time.monotonic() > end:

@@ -173,8 +173,11 @@ class LocalStorage:
 
 
 class S3Storage:
-    """A bucket prefix, through boto3. Endpoint, region, keys and proxies come from the usual AWS settings
-    (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, …). Passing failures are retried a bounded number of times."""
+    """A bucket prefix, through boto3.
+
+    Endpoint, region, keys and proxies come from the usual AWS settings (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``,
+    …). Passing failures are retried a bounded number of times.
+    """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
@@ -295,7 +298,8 @@ class S3Storage:
                 if _status(error) in (404, 400, 403, 412):
                     raise StorageError(f"cannot {verb} {self._where(key)}: {error}") from error
                 if attempt == RETRIES - 1:
-                    raise TransientError(f"cannot {verb} {self._where(key)} after {RETRIES} attempts: {error}") from error
+                    where = self._where(key)
+                    raise TransientError(f"cannot {verb} {where} after {RETRIES} attempts: {error}") from error
                 time.sleep(0.2 * 2**attempt)
         raise StorageError(f"cannot {verb} {self._where(key)}")  # not reached: the last attempt raises
 

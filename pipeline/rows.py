@@ -69,8 +69,11 @@ class SourceVideo:
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What probing says of a video: display width and height in pixels (rotation applied), frames per second,
-    frame count as the container states it (it may lie), rotation in degrees."""
+    """What probing says of a video.
+
+    Display width and height in pixels (rotation applied), frames per second, frame count as the container states it
+    (it may lie), rotation in degrees.
+    """
 
     width: int
     height: int
@@ -81,8 +84,11 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """Faces in one frame: boxes float32 (N, 4) x0 y0 x1 y1 in pixels, scores float32 (N,) in [0, 1], landmarks
-    float32 (N, 5, 2) in pixels (right eye, left eye, nose, right and left mouth corner, the person's sides)."""
+    """Faces in one frame.
+
+    Boxes float32 (N, 4) x0 y0 x1 y1 in pixels, scores float32 (N,) in [0, 1], landmarks float32 (N, 5, 2) in pixels:
+    right eye, left eye, nose, right and left mouth corner (the person's sides).
+    """
 
     boxes_N4: np.ndarray
     scores_N: np.ndarray
@@ -112,8 +118,11 @@ class FaceTrack:
 
 
 class Quality(BaseModel):
-    """score: mean detection score, [0, 1]; face_px: mean face side in source pixels; blur: mean variance of the
-    Laplacian of the grey crop (higher is sharper); exposure: mean grey level of the crop, [0, 255]."""
+    """How good a clip's crops are.
+
+    score: mean detection score, [0, 1]; face_px: mean face side in source pixels; blur: mean variance of the
+    Laplacian of the grey crop (higher is sharper); exposure: mean grey level of the crop, [0, 255].
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     score: float
@@ -163,7 +172,8 @@ class EncodedClip:
 class VideoOutcome:
     """What became of one video, as a row of a few hundred bytes: the ledger and the funnel are made of these.
 
-    ``reject`` is None when at least one clip came out. ``filtered`` counts tracks by FilterReason; ``seconds`` by stage.
+    ``reject`` is None when at least one clip came out; ``filtered`` counts tracks by FilterReason, ``seconds`` goes by
+    stage.
     """
 
     video: str
