@@ -1,0 +1,1 @@
+"""The dataset on disk: its format, its versions, and both sides of it (writing and reading)."""

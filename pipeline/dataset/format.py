@@ -1,0 +1,125 @@
+"""Names and schemas of a dataset: where each object lies, what a clip's key looks like, which columns there are.
+
+``docs/architecture.md`` ("A dataset") is this file in words. A change of meaning here raises ``SCHEMA``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pyarrow as pa
+
+SCHEMA = 1
+"""Number of the format; a reader refuses any other."""
+
+PLAN_KEY = "plan.json"
+REGION_STRIDE = 4
+"""A region map is kept for every fourth frame."""
+REGION_CELLS = 28
+"""Cells along one side of a region map; a cell is 8x8 pixels of the 224x224 crop."""
+PRETRAIN_FRAMES = 32
+"""Least frames of a clip that serves pretraining: 16 frames at stride 2."""
+SPLITS = ("train", "val", "test")
+
+MEMBERS = (".json", ".mp4", ".regions.npy")
+"""Endings of one sample's members, in tar order."""
+
+KEY_PATTERN = re.compile(r"[0-9a-f]{16}-t\d{4}-f\d{7}-[0-9a-f]{8}")
+
+MANIFEST_COLUMNS = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("video", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("track", pa.int32(), nullable=False),
+        pa.field("start_frame", pa.int32(), nullable=False),
+        pa.field("end_frame", pa.int32(), nullable=False),
+        pa.field("frames", pa.int32(), nullable=False),
+        pa.field("fps", pa.float64(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("identity", pa.string()),
+        pa.field("labels", pa.string(), nullable=False),
+        pa.field("pretrain", pa.bool_(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("face_px", pa.float32(), nullable=False),
+        pa.field("blur", pa.float32(), nullable=False),
+        pa.field("exposure", pa.float32(), nullable=False),
+    ]
+)
+"""``manifests/<unit>.parquet``: one row a clip, in tar order."""
+
+VIDEO_COLUMNS = pa.schema(
+    [
+        pa.field("video", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("fps", pa.float64()),
+        pa.field("frames", pa.int64()),
+        pa.field("decoded", pa.int64(), nullable=False),
+        pa.field("detected", pa.int64(), nullable=False),
+        pa.field("faces", pa.int64(), nullable=False),
+        pa.field("tracks", pa.int32(), nullable=False),
+        pa.field("filtered", pa.string(), nullable=False),
+        pa.field("clips", pa.int32(), nullable=False),
+        pa.field("reject", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("seconds", pa.string(), nullable=False),
+        pa.field("labels", pa.string(), nullable=False),
+    ]
+)
+"""``videos/<unit>.parquet``: one row a video, sorted by digest; nulls in width … frames say that probing failed."""
+
+
+def shard_key(unit: str) -> str:
+    """Where a unit's tar lies."""
+    return f"shards/{unit}.tar"
+
+
+def manifest_key(unit: str) -> str:
+    """Where a unit's table of clips lies."""
+    return f"manifests/{unit}.parquet"
+
+
+def videos_key(unit: str) -> str:
+    """Where a unit's table of videos lies."""
+    return f"videos/{unit}.parquet"
+
+
+def version_key(version: int) -> str:
+    """Where version N lies."""
+    return f"versions/{version:06d}.json"
+
+
+def done_key(unit: str) -> str:
+    """Where the completion marker of a unit in progress lies."""
+    return f"units/{unit}.done"
+
+
+def work_key(unit: str, video: str, ending: str) -> str:
+    """Where a single video's result lies while its unit is in progress; ``ending`` as ``clips.tar``."""
+    return f"work/{unit}/{video}.{ending}"
+
+
+def clip_key(video: str, track: int, start_frame: int, recipe: str) -> str:
+    """Return a clip's WebDataset key from what identifies it.
+
+    Args:
+        video: sha256 (hex) of the source's bytes.
+        track: number of the track in its video, 0 … 9999.
+        start_frame: first frame, 0 … 9999999.
+        recipe: recipe digest (hex).
+    """
+    key = f"{video[:16]}-t{track:04d}-f{start_frame:07d}-{recipe[:8]}"
+    if not KEY_PATTERN.fullmatch(key):
+        raise ValueError(f"{key!r} is no clip key: track or frame number out of range, or a digest is not hexadecimal")
+    return key
+
+
+def region_rows(frames: int) -> int:
+    """Number of region maps of a clip of ``frames`` frames."""
+    return math.ceil(frames / REGION_STRIDE)

@@ -1,0 +1,190 @@
+"""Merge the finished videos of a unit into its shard, and publish: tar, manifest, table of videos, done marker.
+
+Everything here is a function of the finished videos: writing a unit twice gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from infra.errors import CorruptShardError, StorageError
+from infra.fetch import file_digest
+from infra.storage import Storage
+from pipeline.dataset.format import (
+    KEY_PATTERN,
+    MANIFEST_COLUMNS,
+    MEMBERS,
+    PRETRAIN_FRAMES,
+    SCHEMA,
+    VIDEO_COLUMNS,
+    done_key,
+    manifest_key,
+    shard_key,
+    videos_key,
+    work_key,
+)
+from pipeline.dataset.sample import meta_from_bytes, regions_from_bytes
+from pipeline.dataset.tar import TarReader, TarWriter
+from pipeline.dataset.versions import ShardEntry
+from pipeline.dataset.work import CLIPS, OUTCOME, REGIONS, outcome_from_bytes
+from pipeline.rows import ClipMeta, VideoOutcome
+
+
+def write_unit(storage: Storage, unit: str, videos: Sequence[str], scratch: Path) -> ShardEntry:
+    """Make and publish the shard of a unit whose videos are all finished; readers see it whole or not at all.
+
+    Args:
+        storage: the dataset.
+        unit: id of the unit.
+        videos: digests of its videos, every one with an outcome in ``work/``.
+        scratch: local folder for the tar being built.
+
+    Raises:
+        CorruptShardError: a finished video's result, or the tar just written, is not what it should be.
+        StorageError: the disk or the store refuses; nothing of the unit is listed anywhere.
+    """
+    outcomes = [outcome_from_bytes(storage.read(work_key(unit, video, OUTCOME))) for video in sorted(videos)]
+    path = scratch / f"{unit}.tar"
+    with contextlib.ExitStack() as cleaning:
+        cleaning.callback(path.unlink, missing_ok=True)
+        rows = _write_tar(storage, unit, [outcome.video for outcome in outcomes if outcome.clips], path)
+        _check_tar(path, rows)
+        tar_digest, tar_bytes = (file_digest(path), path.stat().st_size) if rows else (None, 0)
+        manifest = _parquet(rows, MANIFEST_COLUMNS, {"tar_sha256": tar_digest or ""})
+        table = _parquet([_video_row(outcome) for outcome in outcomes], VIDEO_COLUMNS, {})
+        if rows:
+            storage.upload(path, shard_key(unit))
+            if (stored := storage.size(shard_key(unit))) != tar_bytes:
+                raise StorageError(f"{storage.uri}/{shard_key(unit)} holds {stored} of {tar_bytes} bytes after writing")
+    storage.write(manifest_key(unit), manifest)
+    storage.write(videos_key(unit), table)
+    entry = ShardEntry(
+        unit=unit,
+        tar_sha256=tar_digest,
+        tar_bytes=tar_bytes,
+        manifest_sha256=hashlib.sha256(manifest).hexdigest(),
+        videos_sha256=hashlib.sha256(table).hexdigest(),
+        clips=len(rows),
+        frames=sum(row["frames"] for row in rows),
+        videos=len(outcomes),
+        pretrain=dict(sorted(Counter(row["split"] for row in rows if row["pretrain"]).items())),
+    )
+    storage.write(done_key(unit), entry.model_dump_json().encode())
+    return entry
+
+
+def read_done(storage: Storage, unit: str) -> ShardEntry | None:
+    """Return the entry of a finished unit, None while it has no done marker."""
+    return ShardEntry.model_validate_json(storage.read(done_key(unit))) if storage.exists(done_key(unit)) else None
+
+
+def _write_tar(storage: Storage, unit: str, videos: Sequence[str], path: Path) -> list[dict[str, Any]]:
+    """Write the samples of all videos, sorted by key, and return their manifest rows. No clips: no file."""
+    rows: list[dict[str, Any]] = []
+    if not videos:
+        return rows
+    with TarWriter(path) as shard:
+        for video in videos:
+            for meta, members in _finished_samples(storage, unit, video, path.parent):
+                start = shard.offset
+                for ending, data in zip(MEMBERS, members, strict=True):
+                    shard.add(meta.key + ending, data)
+                rows.append(_manifest_row(meta, start, shard.offset - start))
+    return rows
+
+
+def _finished_samples(
+    storage: Storage, unit: str, video: str, scratch: Path
+) -> Iterator[tuple[ClipMeta, tuple[bytes, bytes, bytes]]]:
+    clips_path, regions_path = scratch / f"{video}.{CLIPS}", scratch / f"{video}.{REGIONS}"
+    with contextlib.ExitStack() as cleaning:
+        for path, ending in ((clips_path, CLIPS), (regions_path, REGIONS)):
+            cleaning.callback(path.unlink, missing_ok=True)
+            storage.download(work_key(unit, video, ending), path)
+        clips = cleaning.enter_context(TarReader(clips_path))
+        regions = cleaning.enter_context(TarReader(regions_path))
+        for key in (name.removesuffix(".json") for name in clips.names if name.endswith(".json")):
+            meta_bytes = clips.read(f"{key}.json")
+            meta, maps = meta_from_bytes(meta_bytes), regions.read(f"{key}.regions.npy")
+            regions_from_bytes(maps, meta.frames)
+            if not KEY_PATTERN.fullmatch(key) or meta.key != key or meta.video != video:
+                raise CorruptShardError(
+                    f"a clip of video {video[:16]} is filed as {key!r} and calls itself {meta.key!r}"
+                )
+            yield meta, (meta_bytes, clips.read(f"{key}.mp4"), maps)
+
+
+def _check_tar(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Read a tar back: its members must be those of the rows, in order, each at its offset."""
+    if not rows:
+        return
+    with TarReader(path) as tar:
+        expected = [row["key"] + ending for row in rows for ending in MEMBERS]
+        if tar.names != expected:
+            raise CorruptShardError(f"{path.name}: the tar just written has other members than its manifest")
+        for name in expected:
+            tar.read(name)
+
+
+def _manifest_row(meta: ClipMeta, offset: int, size: int) -> dict[str, Any]:
+    return {
+        "key": meta.key,
+        "video": meta.video,
+        "name": meta.name,
+        "track": meta.track,
+        "start_frame": meta.start_frame,
+        "end_frame": meta.end_frame,
+        "frames": meta.frames,
+        "fps": meta.fps,
+        "offset": offset,
+        "size": size,
+        "split": meta.split,
+        "identity": meta.identity,
+        "labels": _json(meta.labels),
+        "pretrain": meta.frames >= PRETRAIN_FRAMES,
+        **meta.quality.model_dump(),
+    }
+
+
+def _video_row(outcome: VideoOutcome) -> dict[str, Any]:
+    info = outcome.info
+    return {
+        "video": outcome.video,
+        "name": outcome.name,
+        "bytes": outcome.bytes,
+        "width": info.width if info else None,
+        "height": info.height if info else None,
+        "fps": info.fps if info else None,
+        "frames": info.frames if info else None,
+        "decoded": outcome.decoded,
+        "detected": outcome.detected,
+        "faces": outcome.faces,
+        "tracks": outcome.tracks,
+        "filtered": _json(outcome.filtered),
+        "clips": outcome.clips,
+        "reject": str(outcome.reject) if outcome.reject else None,
+        "detail": outcome.detail,
+        "seconds": _json(outcome.seconds),
+        "labels": _json(outcome.labels),
+    }
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def _parquet(rows: list[dict[str, Any]], columns: pa.Schema, metadata: dict[str, str]) -> bytes:
+    schema = columns.with_metadata({"schema": str(SCHEMA), **metadata})
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
+    return buffer.getvalue()
