@@ -1,0 +1,1 @@
+"""Where videos come from: listing, identity by content, labels and splits."""

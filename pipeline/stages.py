@@ -1,0 +1,259 @@
+"""What happens to one video, and what happens when its unit is complete. No Ray here: typed rows in, typed rows out.
+
+Rows only name videos; the bytes lie in the dataset's ``work/`` folder. So every stage can be repeated at any time: it
+looks what is there and does what is missing. A video's own trouble becomes a reject; what is raised ends the ingest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from infra.errors import MediaError, ProjectError
+from infra.sandbox import Sandbox, SandboxError, SandboxMemory, SandboxTimeout
+from infra.storage import Storage
+from pipeline.config import IngestConfig
+from pipeline.dataset.format import done_key, work_key
+from pipeline.dataset.tar import TarReader
+from pipeline.dataset.work import (
+    CLIPS,
+    OUTCOME,
+    REGIONS,
+    finished_videos,
+    outcome_from_bytes,
+    read_outcome,
+    write_outcome,
+)
+from pipeline.dataset.writer import write_unit
+from pipeline.rows import RejectReason, SourceVideo, VideoOutcome
+from pipeline.scratch import scratch_folder
+from pipeline.sources.folder import local_path
+from pipeline.workers import Extract, Measure, Parse, Ready
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedVideo:
+    """One video of a unit, and how many the unit has."""
+
+    unit: str
+    unit_videos: int
+    video: SourceVideo
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedVideo:
+    """What became of it, as the driver shows it; ``reject`` and ``detail`` are None when clips came out."""
+
+    unit: str
+    unit_videos: int
+    video: str
+    name: str
+    clips: int
+    reject: str | None = None
+    detail: str | None = None
+
+
+class _Killable:
+    """A worker in a child process, with the bounds of the config; a video that ends it too often is a reject."""
+
+    def __init__(self, worker: str, kwargs: dict[str, Any], cfg: IngestConfig) -> None:
+        self._limits = cfg.limits
+        self._started = False
+        self._child = Sandbox(
+            f"pipeline.workers:{worker}",
+            kwargs,
+            memory_limit_bytes=cfg.limits.memory_mb << 20,
+            recycle_after=cfg.limits.recycle_videos,
+        )
+
+    def call(self, request: Any, *, length_s: float) -> Any:
+        """Return the worker's answer.
+
+        Raises:
+            _Lost: the request ended the child process, as often as the config allows.
+            ProjectError: the worker cannot start at all; no video is to blame.
+            Exception: what the worker raised.
+        """
+        self._start()
+        deadline_s = self._limits.deadline_base_s + self._limits.deadline_per_s * length_s
+        for attempt in range(1, self._limits.attempts + 1):
+            try:
+                return self._child.call(request, deadline_s=deadline_s)
+            except SandboxError as error:
+                logger.warning("attempt %d of %d: %s", attempt, self._limits.attempts, error)
+                lost = error
+        raise _Lost(lost, self._limits.attempts)
+
+    def _start(self) -> None:
+        if self._started:
+            return
+        try:
+            self._child.call(Ready(), deadline_s=self._limits.deadline_base_s)
+        except ProjectError:
+            raise
+        except Exception as error:
+            raise ProjectError(f"a worker of the ingest cannot start: {type(error).__name__}: {error}") from error
+        self._started = True
+
+
+class _Lost(Exception):
+    """A video took its worker process down."""
+
+    def __init__(self, error: SandboxError, attempts: int) -> None:
+        super().__init__(f"{error}; attempts: {attempts}")
+        self.reason = RejectReason.CRASHED
+        if isinstance(error, SandboxTimeout):
+            self.reason = RejectReason.TIMEOUT
+        elif isinstance(error, SandboxMemory):
+            self.reason = RejectReason.OUT_OF_MEMORY
+
+
+class TrackFaces:
+    """Probe, decode, detect, link, smooth, crop and encode one video → ``work/<unit>/<video>.clips.tar``.
+
+    Rejects: every reason of the media and faces code, ``timeout``, ``out_of_memory``, ``crashed``, ``internal``.
+    A reject is finished here: its outcome is written, no clips are. Needs a CPU, and a GPU where the back-end has one.
+
+    Raises:
+        StorageError: the store or the local disk refuses.
+        ProjectError: the worker cannot start (weights that cannot be had, say).
+    """
+
+    takes = PlannedVideo
+
+    def __init__(self, cfg: IngestConfig, recipe: str, storage: Storage) -> None:
+        self._storage = storage
+        self._scratch = scratch_folder()
+        self._worker = _Killable("ClipWorker", {"cfg": cfg, "recipe": recipe}, cfg)
+
+    def __call__(self, planned: PlannedVideo) -> PlannedVideo:
+        """Treat one video, unless its result is there."""
+        unit, video = planned.unit, planned.video
+        clips_key = work_key(unit, video.digest, CLIPS)
+        if self._storage.exists(clips_key) or read_outcome(self._storage, unit, video.digest):
+            return planned
+        path = self._scratch / f"{video.digest}.{CLIPS}"
+        with _removed_afterwards(path):
+            outcome = self._outcome(video, path)
+            if outcome.reject is None:
+                self._storage.upload(path, clips_key)
+            else:
+                write_outcome(self._storage, unit, outcome)
+        return planned
+
+    def _outcome(self, video: SourceVideo, tar: Path) -> VideoOutcome:
+        nothing = VideoOutcome(video.digest, video.name, video.bytes, labels=video.labels)
+        with _plain_path(local_path(video.path), self._scratch) as path:
+
+            def work() -> VideoOutcome:
+                length_s = self._worker.call(Measure(path), length_s=0)
+                return self._worker.call(Extract(video, path, tar), length_s=length_s)
+
+            return _own_failures_reject(work, nothing)
+
+
+class ParseRegions:
+    """Parse every fourth frame of each clip of one video → ``work/<unit>/<video>.regions.tar``, then its outcome.
+
+    Rejects: ``timeout``, ``out_of_memory``, ``crashed``, ``internal``. Raises as TrackFaces. Needs one CPU, and a GPU
+    where the parser has one.
+    """
+
+    takes = PlannedVideo
+
+    def __init__(self, cfg: IngestConfig, storage: Storage) -> None:
+        self._storage, self._clip_frames = storage, cfg.clip.max_frames
+        self._scratch = scratch_folder()
+        self._worker = _Killable("RegionWorker", {"cfg": cfg}, cfg)
+
+    def __call__(self, planned: PlannedVideo) -> FinishedVideo:
+        """Treat one video, unless it is finished."""
+        unit, digest = planned.unit, planned.video.digest
+        outcome = read_outcome(self._storage, unit, digest) or self._parse(unit, digest)
+        reject = str(outcome.reject) if outcome.reject else None
+        return FinishedVideo(
+            unit, planned.unit_videos, digest, outcome.name, outcome.clips, reject, (outcome.detail or "")[:300] or None
+        )
+
+    def _parse(self, unit: str, digest: str) -> VideoOutcome:
+        clips, regions = self._scratch / f"{digest}.{CLIPS}", self._scratch / f"{digest}.{REGIONS}"
+        with _removed_afterwards(clips, regions):
+            self._storage.download(work_key(unit, digest, CLIPS), clips)
+            with TarReader(clips) as tar:
+                tracked = outcome_from_bytes(tar.read(OUTCOME))
+            fps = tracked.info.fps if tracked.info and tracked.info.fps > 0 else 25.0
+            length_s = tracked.clips * self._clip_frames / fps
+            outcome = _own_failures_reject(lambda: self._worker.call(Parse(clips, regions), length_s=length_s), tracked)
+            if outcome.reject is None:
+                self._storage.upload(regions, work_key(unit, digest, REGIONS))
+            write_outcome(self._storage, unit, outcome)
+        return outcome
+
+
+class WriteShard:
+    """When a unit's last video is finished: merge, verify, publish → shard, manifest, table of videos, done marker.
+
+    The finished videos are counted in the store and nowhere else. Two workers may both see the last one; both then
+    write the same bytes. Raises StorageError and CorruptShardError.
+    """
+
+    takes = FinishedVideo
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._scratch = scratch_folder()
+
+    def __call__(self, finished: FinishedVideo) -> FinishedVideo:
+        """Write the unit's shard when it is complete; the row passes through."""
+        if not self._storage.exists(done_key(finished.unit)):
+            videos = finished_videos(self._storage, finished.unit)
+            if len(videos) == finished.unit_videos:
+                write_unit(self._storage, finished.unit, videos, self._scratch)
+        return finished
+
+
+def _own_failures_reject(work: Callable[[], VideoOutcome], seen: VideoOutcome) -> VideoOutcome:
+    """Return what ``work`` returns; a failure that is the video's own turns ``seen`` into a reject, others pass."""
+    try:
+        return work()
+    except _Lost as lost:
+        reason, detail = lost.reason, str(lost)
+    except MediaError as error:
+        reason, detail = RejectReason.DECODE_FAILED, str(error)
+    except ProjectError:
+        raise
+    except Exception as error:  # our own mistake must cost one video and not the night
+        logger.exception("video %s", seen.name)
+        reason, detail = RejectReason.INTERNAL, f"{type(error).__name__}: {error}"
+    return replace(seen, clips=0, reject=reason, detail=detail)
+
+
+@contextlib.contextmanager
+def _removed_afterwards(*paths: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _plain_path(path: str, scratch: Path) -> Iterator[str]:
+    """Yield a path that native libraries can open: a link, where the file's name is no UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        link = scratch / hashlib.sha256(os.fsencode(path)).hexdigest()
+        with _removed_afterwards(link):
+            link.symlink_to(path)
+            yield str(link)
+        return
+    yield path

@@ -1,0 +1,125 @@
+"""What runs in the child processes that may be killed: native decoding, detection, encoding and region parsing."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from infra.fetch import file_digest
+from pipeline.config import IngestConfig
+from pipeline.dataset.sample import meta_from_bytes, meta_to_bytes, regions_to_bytes
+from pipeline.dataset.tar import TarReader, TarWriter
+from pipeline.dataset.work import OUTCOME, outcome_from_bytes, outcome_to_bytes
+from pipeline.extract_clips import ClipExtractor
+from pipeline.faces.backend import build_parser
+from pipeline.media.probe import probe
+from pipeline.parse_regions import parse_clip
+from pipeline.rejects import RejectError
+from pipeline.rows import RejectReason, SourceVideo, VideoOutcome
+
+_LEAST_BYTES_PER_S = 500
+"""A video with fewer bytes for a second of its stated length lies about its length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Asks for nothing but that the worker has started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Asks for the length of a video in seconds (float)."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Extract:
+    """Asks for a video's clips in a tar; answered with its VideoOutcome. A reject leaves no tar worth keeping."""
+
+    video: SourceVideo
+    path: str
+    tar: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Parse:
+    """Asks for the region maps of all clips of a tar; answered with the outcome, parsing seconds added."""
+
+    clips: Path
+    regions: Path
+
+
+class ClipWorker:
+    """Answers Ready, Measure and Extract."""
+
+    def __init__(self, cfg: IngestConfig, recipe: str) -> None:
+        self._extractor = ClipExtractor(cfg, recipe)
+
+    def __call__(self, request: Ready | Measure | Extract) -> float | VideoOutcome | None:
+        """Do one request."""
+        if isinstance(request, Measure):
+            return _seconds(request.path)
+        return self._extract(request) if isinstance(request, Extract) else None
+
+    def _extract(self, request: Extract) -> VideoOutcome:
+        video = request.video
+        outcome = VideoOutcome(video.digest, video.name, video.bytes, labels=video.labels)
+        try:
+            _check_source(video, request.path)
+            with TarWriter(request.tar) as tar:
+                for clip in self._extractor(video, request.path, video.split or "train"):
+                    tar.add(f"{clip.meta.key}.json", meta_to_bytes(clip.meta))
+                    tar.add(f"{clip.meta.key}.mp4", clip.mp4)
+                outcome = self._extractor.outcome
+                tar.add(OUTCOME, outcome_to_bytes(outcome))
+        except RejectError as reject:
+            seen = getattr(self._extractor, "outcome", None)
+            known = seen if seen is not None and seen.video == video.digest else outcome
+            return replace(known, clips=0, reject=reject.reason, detail=reject.detail)
+        return outcome
+
+
+class RegionWorker:
+    """Answers Ready and Parse."""
+
+    def __init__(self, cfg: IngestConfig) -> None:
+        self._parser = build_parser(cfg.faces)
+
+    def __call__(self, request: Ready | Parse) -> VideoOutcome | None:
+        """Do one request."""
+        return self._parse(request) if isinstance(request, Parse) else None
+
+    def _parse(self, request: Parse) -> VideoOutcome:
+        start = time.perf_counter()
+        with TarReader(request.clips) as clips, TarWriter(request.regions) as regions:
+            for name in clips.names:
+                if name.endswith(".mp4"):
+                    key = name.removesuffix(".mp4")
+                    meta = meta_from_bytes(clips.read(f"{key}.json"))
+                    regions.add(
+                        f"{key}.regions.npy", regions_to_bytes(parse_clip(clips.read(name), meta, self._parser))
+                    )
+            outcome = outcome_from_bytes(clips.read(OUTCOME))
+        return replace(outcome, seconds={**outcome.seconds, "parse": round(time.perf_counter() - start, 3)})
+
+
+def _seconds(path: str) -> float:
+    """Length as stated, bounded by what the file's size can hold; 0 where probing fails (Extract will say why)."""
+    try:
+        info = probe(path)
+    except RejectError:
+        return 0.0
+    stated = info.frames / info.fps if info.fps > 0 else 0.0
+    return min(stated, Path(path).stat().st_size / _LEAST_BYTES_PER_S)
+
+
+def _check_source(video: SourceVideo, path: str) -> None:
+    """Refuse a file that is no longer the one that was planned: its clips would carry another's identity."""
+    try:
+        digest = file_digest(Path(path))
+    except OSError as error:
+        raise RejectError(RejectReason.UNREADABLE, f"cannot be opened: {error.strerror or error}") from error
+    if digest != video.digest:
+        raise RejectError(RejectReason.UNREADABLE, "changed between listing and reading")
