@@ -1,0 +1,111 @@
+"""What a file says of itself, proven by decoding its first frame; the extension is not looked at."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+
+import av
+
+from pipeline.rejects import RejectError
+from pipeline.rows import RejectReason, VideoInfo
+
+# Demuxers that may open a file. Left out on purpose: playlists (hls, concat, dash), which make libavformat read files
+# and addresses named inside an untrusted one; still pictures; text art, which decodes as "video".
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,h264,hevc,m4v,mxf,rm,nut,ivf,dv,av1,obu"
+)
+OPEN_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+FALLBACK_FPS = 25.0
+"""Frames per second of a stream that states none (raw H.264), or an impossible number."""
+MAX_FPS = 1000
+
+
+def probe(path: str, max_pixels: int | None = None) -> VideoInfo:
+    """Read size, rate, rotation and stated length of the first real video stream, and decode one frame of it.
+
+    Args:
+        path: a local file; its content decides, not its name.
+        max_pixels: largest frame, in pixels (width x height); None sets no limit.
+
+    Returns:
+        VideoInfo with display width and height. ``frames`` is what the container says or, where it says nothing, the
+        duration times the rate (0 when unknown): a hint for progress and deadlines, never a count to rely on.
+
+    Raises:
+        RejectError: ``empty``, ``unreadable``, ``not_video``, ``too_large`` or ``decode_failed``.
+    """
+    check_readable(path)
+    try:
+        container = av.open(local_name(path), options=OPEN_OPTIONS)
+    except av.error.FFmpegError as error:
+        raise RejectError(RejectReason.NOT_VIDEO, f"no known video container ({plain(error)})") from error
+    with container:
+        stream = next((s for s in container.streams.video if not _is_cover(s)), None)
+        if stream is None:
+            raise RejectError(RejectReason.NOT_VIDEO, "it has no video stream")
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if max_pixels is not None and width * height > max_pixels:
+            raise RejectError(RejectReason.TOO_LARGE, f"frames of {width}×{height} exceed {max_pixels} pixels")
+        frame = _first_frame(container, stream)
+        rotation = round(frame.rotation / 90) * 90 % 360
+        width, height = (frame.height, frame.width) if rotation % 180 else (frame.width, frame.height)
+        fps = _fps(stream)
+        return VideoInfo(width=width, height=height, fps=fps, frames=_stated_frames(stream, fps), rotation=rotation)
+
+
+def check_readable(path: str) -> None:
+    """Raise RejectError ``unreadable`` or ``empty`` for a file that cannot be read or holds nothing."""
+    try:
+        path.encode("utf-8")  # decoders take names as UTF-8
+        with open(path, "rb") as file:
+            first = file.read(1)
+    except UnicodeEncodeError as error:
+        raise RejectError(RejectReason.UNREADABLE, "its name is not valid UTF-8; rename it") from error
+    except OSError as error:
+        raise RejectError(RejectReason.UNREADABLE, f"it cannot be opened ({error.strerror})") from error
+    if not first:
+        raise RejectError(RejectReason.EMPTY, "it has no bytes")
+
+
+def local_name(path: str) -> str:
+    """Return ``path`` such that libavformat takes it as a file, whatever it contains (``concat:a|b.mp4``)."""
+    return os.path.abspath(path)
+
+
+def plain(error: Exception) -> str:
+    """Return a decoder's message as one short line without file names."""
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split())[:160]
+
+
+def _is_cover(stream: av.VideoStream) -> bool:
+    """True for album art in an audio file, which libavformat presents as a video stream of one picture."""
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def _first_frame(container: av.container.InputContainer, stream: av.VideoStream) -> av.VideoFrame:
+    stream.codec_context.thread_count = 1
+    try:
+        frame = next(container.decode(stream), None)
+    except (av.error.FFmpegError, ValueError, RuntimeError) as error:
+        raise RejectError(RejectReason.DECODE_FAILED, f"its first frame cannot be decoded ({plain(error)})") from error
+    if frame is None:
+        raise RejectError(RejectReason.DECODE_FAILED, "its video stream holds no frame")
+    return frame
+
+
+def _fps(stream: av.VideoStream) -> float:
+    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+        if rate is not None and 0 < rate <= MAX_FPS:
+            return float(rate)
+    return FALLBACK_FPS
+
+
+def _stated_frames(stream: av.VideoStream, fps: float) -> int:
+    if stream.frames > 0:
+        return int(stream.frames)
+    if stream.duration and stream.time_base:
+        return round(Fraction(stream.duration) * stream.time_base * Fraction(fps))
+    container_s = (stream.container.duration or 0) / av.time_base
+    return round(container_s * fps)
