@@ -1,0 +1,1 @@
+"""Adaptation: frozen features or fine-tuned weights of a pretrained encoder put to a task and measured."""

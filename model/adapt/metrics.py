@@ -1,0 +1,80 @@
+"""Accuracy and AUC of binary scores, with an interval that respects which samples belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torchmetrics.functional.classification import binary_accuracy, binary_auroc
+
+from infra.errors import DatasetError
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class BinaryMetrics:
+    """accuracy at probability 0.5 and AUC, both in [0, 1]; None where a figure is not defined.
+
+    auc_low, auc_high: 95 % bootstrap interval over ``groups`` resampled groups; None when fewer than two groups.
+    """
+
+    accuracy: float
+    auc: float
+    auc_low: float | None
+    auc_high: float | None
+    samples: int
+    groups: int
+
+
+def measure(
+    scores_N: np.ndarray, labels_N: np.ndarray, groups: Sequence[str], *, resamples: int, seed: int
+) -> BinaryMetrics:
+    """Measure scores (probability of label 1) against labels (0 or 1).
+
+    The interval comes from resampling whole groups with replacement: windows of one video are near copies, and an
+    interval over windows would be far too narrow. Resamples with one class only are drawn again.
+
+    Raises:
+        DatasetError: lengths differ, a score is not finite, or only one class is present.
+    """
+    if not len(scores_N) == len(labels_N) == len(groups):
+        raise DatasetError(f"{len(scores_N)} scores, {len(labels_N)} labels and {len(groups)} groups do not fit")
+    if not np.isfinite(scores_N).all():
+        raise DatasetError("a score is not a finite number; training diverged: lower the learning rate")
+    if len(set(labels_N.tolist())) < 2:  # noqa: PLR2004
+        raise DatasetError(f"AUC needs both classes, and all {len(labels_N)} test labels are alike; test on more videos")
+    scores, labels = torch.from_numpy(scores_N.astype(np.float64)), torch.from_numpy(labels_N.astype(np.int64))
+    low, high = _interval(scores, labels, groups, resamples, seed)
+    return BinaryMetrics(
+        accuracy=float(binary_accuracy(scores, labels)),
+        auc=float(binary_auroc(scores, labels)),
+        auc_low=low,
+        auc_high=high,
+        samples=len(labels),
+        groups=len(set(groups)),
+    )
+
+
+def _interval(
+    scores: torch.Tensor, labels: torch.Tensor, groups: Sequence[str], resamples: int, seed: int
+) -> tuple[float | None, float | None]:
+    names = sorted(set(groups))
+    if len(names) < 2:  # noqa: PLR2004
+        return None, None
+    place = {name: i for i, name in enumerate(names)}
+    members = [np.flatnonzero(np.asarray([place[g] for g in groups]) == i) for i in range(len(names))]
+    rng = np.random.default_rng(seed)
+    values: list[float] = []
+    for _ in range(resamples * 10):  # bounded: with both classes present, one draw in ten is usable in practice
+        chosen = torch.from_numpy(np.concatenate([members[i] for i in rng.integers(len(names), size=len(names))]))
+        if 0 < int(labels[chosen].sum()) < len(chosen):
+            values.append(float(binary_auroc(scores[chosen], labels[chosen])))
+        if len(values) == resamples:
+            break
+    if not values:
+        return None, None
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)

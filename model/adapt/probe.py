@@ -1,0 +1,118 @@
+"""Linear probe: one linear layer on frozen pooled features, trained full batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from infra.errors import TrainingError
+from infra.progress import Progress
+from model.adapt_config import ProbeConfig
+
+_LEAST_STD = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """A head for *raw* pooled features (standardisation folded in) and the losses of each epoch, (train, val)."""
+
+    head: nn.Linear
+    losses: tuple[tuple[float, float], ...]
+    best_epoch: int
+
+
+def train_probe(
+    train_ND: np.ndarray,
+    train_labels_N: np.ndarray,
+    val_ND: np.ndarray,
+    val_labels_N: np.ndarray,
+    cfg: ProbeConfig,
+    *,
+    label: str = "linear probe",
+    show: bool = True,
+) -> ProbeResult:
+    """Train a binary probe and keep the epoch with the least validation loss.
+
+    Weights start at zero, so that the result is a pure function of the features and the settings: the problem is
+    convex and needs no random start.
+
+    Args:
+        train_ND, val_ND: float32 pooled features (clips, feature width).
+        train_labels_N, val_labels_N: 0 real, 1 fake.
+        cfg: epochs, learning rate, schedule.
+        label: name shown with the progress.
+        show: whether progress is shown.
+
+    Raises:
+        TrainingError: features are not finite, or the same for every clip.
+    """
+    if not (np.isfinite(train_ND).all() and np.isfinite(val_ND).all()):
+        raise TrainingError("features hold values that are not finite; the encoder's weights are damaged")
+    mean_D, std_D = feature_statistics(train_ND) if cfg.standardise else _identity(train_ND.shape[1])
+    if float(np.ptp(train_ND, axis=0).max()) < _LEAST_STD:
+        raise TrainingError("every clip has the same features, so nothing can be told apart; check the weights")
+    x_ND, y_N = _standardised(train_ND, mean_D, std_D), torch.from_numpy(train_labels_N).float()
+    val_x_ND, val_y_N = _standardised(val_ND, mean_D, std_D), torch.from_numpy(val_labels_N).float()
+    probe = nn.Linear(x_ND.shape[1], 1)
+    nn.init.zeros_(probe.weight)
+    nn.init.zeros_(probe.bias)
+    optimizer = torch.optim.Adam(probe.parameters(), lr=cfg.lr, betas=cfg.betas)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=cfg.patience)
+    losses: list[tuple[float, float]] = []
+    best, best_epoch, best_state = float("inf"), 0, _copied(probe)
+    with Progress(label, cfg.epochs, unit="epoch", enabled=show) as progress:
+        for epoch in range(cfg.epochs):
+            optimizer.zero_grad(set_to_none=True)
+            loss = F.binary_cross_entropy_with_logits(probe(x_ND)[:, 0], y_N)
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                val_loss = float(F.binary_cross_entropy_with_logits(probe(val_x_ND)[:, 0], val_y_N))
+            schedule.step(val_loss)
+            losses.append((float(loss.detach()), val_loss))
+            if val_loss < best:
+                best, best_epoch, best_state = val_loss, epoch, _copied(probe)
+            progress.update(1, note=f"loss {losses[-1][0]:.3f}, validation {val_loss:.3f}")
+    probe.load_state_dict(best_state)
+    return ProbeResult(fold_standardisation(probe, mean_D, std_D), tuple(losses), best_epoch)
+
+
+def feature_statistics(features_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each feature, float64 (D,); a constant feature gets deviation 1."""
+    mean_D, std_D = features_ND.mean(axis=0, dtype=np.float64), features_ND.std(axis=0, dtype=np.float64)
+    return mean_D, np.where(std_D < _LEAST_STD, 1.0, std_D)
+
+
+def fold_standardisation(probe: nn.Linear, mean_D: np.ndarray, std_D: np.ndarray) -> nn.Linear:
+    """Return the linear layer that gives on raw features what ``probe`` gives on standardised ones.
+
+    w·(x − mean)/std + b = (w/std)·x + (b − w·mean/std): one layer to store, and fine-tuning starts from it.
+    """
+    folded = nn.Linear(probe.in_features, probe.out_features)
+    weight = probe.weight.detach().double() / torch.from_numpy(std_D)
+    with torch.no_grad():
+        folded.weight.copy_(weight)
+        folded.bias.copy_(probe.bias.double() - weight @ torch.from_numpy(mean_D))
+    return folded
+
+
+@torch.no_grad()
+def head_scores(head: nn.Linear, features_ND: np.ndarray) -> np.ndarray:
+    """Return the probability of "fake" for each row of pooled features, float64 (N,)."""
+    return torch.sigmoid(head(torch.from_numpy(features_ND))[:, 0]).double().numpy()
+
+
+def _identity(width: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros(width), np.ones(width)
+
+
+def _standardised(features_ND: np.ndarray, mean_D: np.ndarray, std_D: np.ndarray) -> Tensor:
+    return torch.from_numpy(((features_ND - mean_D) / std_D).astype(np.float32))
+
+
+def _copied(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}

@@ -1,0 +1,82 @@
+"""The windows that a task is trained and tested on: plain references first, pixels only when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Label = Literal[0, 1]
+REAL: Label = 0
+FAKE: Label = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRow:
+    """One manifest row as adaptation needs it; ``row`` is its index in the unit's manifest, frames are absolute."""
+
+    unit: str
+    row: int
+    key: str
+    video: str
+    name: str
+    track: int
+    start_frame: int
+    frames: int
+    split: str
+    identity: str | None
+    label: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Frames ``indices`` (within the clip) of one clip: what the network sees at once."""
+
+    clip: ClipRow
+    indices: tuple[int, ...]
+
+    @property
+    def start_frame(self) -> int:
+        """First frame in the source video."""
+        return self.clip.start_frame + min(self.indices)
+
+    @property
+    def end_frame(self) -> int:
+        """Frame after the last, in the source video."""
+        return self.clip.start_frame + max(self.indices) + 1
+
+    @property
+    def group(self) -> str:
+        """Who is seen: the person where known, else the video. Groups, not clips, are independent of each other."""
+        return f"person:{self.clip.identity}" if self.clip.identity else f"video:{self.clip.video}"
+
+    @property
+    def id(self) -> str:
+        """Name of the window: clip key and first frame within the clip."""
+        return f"{self.clip.key}@{min(self.indices)}"
+
+
+def windows_of(clip: ClipRow, count: int, *, frames: int = 16, stride: int = 2) -> list[Window]:
+    """Return up to ``count`` windows spread evenly over a clip, each starting at a region map (a multiple of 4).
+
+    A clip shorter than ``frames * stride`` is read at stride 1, and a still shorter one repeats its last frame
+    (METHOD section 8).
+    """
+    step = stride if clip.frames >= frames * stride else 1
+    room = max(clip.frames - frames * step, 0) // 4
+    starts = sorted({round(i * room / max(count - 1, 1)) * 4 for i in range(count)})
+    return [Window(clip, tuple(min(start + i * step, clip.frames - 1) for i in range(frames))) for start in starts]
+
+
+def choose_windows(clips: Sequence[ClipRow], per_clip: int, most: int, *, frames: int = 16) -> list[Window]:
+    """Take ``per_clip`` windows of every clip and, of more than ``most`` (0: no limit), an even selection."""
+    windows = [window for clip in clips for window in windows_of(clip, per_clip, frames=frames)]
+    if most == 0 or len(windows) <= most:
+        return windows
+    return [windows[i * len(windows) // most] for i in range(most)]
+
+
+def count_people(windows: Iterable[Window]) -> int | None:
+    """Return how many people are seen, or None where the dataset does not know."""
+    people = {window.clip.identity for window in windows}
+    return None if None in people or not people else len(people)

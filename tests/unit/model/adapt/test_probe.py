@@ -1,0 +1,79 @@
+"""The linear probe learns what is linear, on raw features of any scale."""
+
+import numpy as np
+import pytest
+import torch
+
+from infra.errors import TrainingError
+from model.adapt.probe import feature_statistics, fold_standardisation, head_scores, train_probe
+from model.adapt_config import ProbeConfig
+
+CFG = ProbeConfig(epochs=300)
+
+
+def _problem(count: int = 80, seed: int = 0, scale: float = 1.0):
+    """Real and fake differ along one direction; the other dimensions are noise of very different sizes."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    features = rng.normal(0, 1, (count, 12)) * np.logspace(-3, 2, 12)
+    features[:, 0] += 0.004 * labels
+    return (features * scale + 3).astype(np.float32), labels
+
+
+def _auc(scores, labels):
+    return (scores[labels == 1][:, None] > scores[labels == 0][None]).mean()
+
+
+def test_it_learns_a_direction_that_is_tiny_beside_the_others():
+    """Catches a probe without feature normalisation (pain 3): the deciding feature is 10⁵ times smaller."""
+    (train, y), (val, val_y), (test, test_y) = (_problem(seed=s) for s in range(3))
+    found = train_probe(train, y, val, val_y, CFG, show=False)
+    assert _auc(head_scores(found.head, test), test_y) > 0.95
+    raw = train_probe(train, y, val, val_y, ProbeConfig(epochs=300, standardise=False), show=False)
+    assert _auc(head_scores(raw.head, test), test_y) < 0.9
+
+
+def test_the_folded_head_gives_on_raw_features_what_the_probe_gives_on_standardised_ones():
+    train, _ = _problem()
+    mean, std = feature_statistics(train)
+    probe = torch.nn.Linear(12, 1)
+    standardised = torch.from_numpy(((train - mean) / std).astype(np.float32))
+    folded = fold_standardisation(probe, mean, std)
+    assert torch.allclose(folded(torch.from_numpy(train)), probe(standardised), atol=1e-3)
+    assert not torch.allclose(folded.weight, probe.weight)
+
+
+def test_statistics_come_from_the_training_side_alone():
+    """Catches standardisation over all samples: the validation side may only choose the epoch."""
+    (train, y), (val, val_y) = _problem(), _problem(seed=1)
+    one = train_probe(train, y, val, val_y, ProbeConfig(epochs=1), show=False)
+    two = train_probe(train, y, val * 100, val_y, ProbeConfig(epochs=1), show=False)
+    assert torch.equal(one.head.weight, two.head.weight)
+
+
+def test_the_kept_epoch_is_the_one_with_the_least_validation_loss():
+    train, y = _problem(16)
+    val, val_y = np.random.default_rng(5).normal(0, 1, (40, 12)).astype(np.float32), np.arange(40) % 2
+    found = train_probe(train, y, val, val_y, CFG, show=False)
+    val_losses = [v for _, v in found.losses]
+    assert found.best_epoch == int(np.argmin(val_losses))
+    scores = head_scores(found.head, val)
+    loss = -np.mean(val_y * np.log(scores) + (1 - val_y) * np.log(1 - scores))
+    assert loss == pytest.approx(min(val_losses), rel=1e-3)
+
+
+def test_the_same_input_gives_the_same_head():
+    (train, y), (val, val_y) = _problem(), _problem(seed=1)
+    one, two = (train_probe(train, y, val, val_y, CFG, show=False).head for _ in range(2))
+    assert torch.equal(one.weight, two.weight) and torch.equal(one.bias, two.bias)
+
+
+def test_a_constant_feature_does_no_harm_and_constant_features_are_refused():
+    (train, y), (val, val_y) = _problem(), _problem(seed=1)
+    train[:, 3] = val[:, 3] = 7.0
+    assert np.isfinite(head_scores(train_probe(train, y, val, val_y, CFG, show=False).head, val)).all()
+    with pytest.raises(TrainingError, match="same features"):
+        train_probe(np.ones_like(train), y, val, val_y, CFG, show=False)
+    train[0, 0] = np.nan
+    with pytest.raises(TrainingError, match="not finite"):
+        train_probe(train, y, val, val_y, CFG, show=False)
