@@ -13,13 +13,22 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-FRAMES_PER_MAP = 4
-"""Entry r of a clip's region maps belongs to frame 4r (docs/architecture.md)."""
+from pipeline.dataset.format import REGION_STRIDE
+from pipeline.faces.regions import GROUPS
 
-_SKIN, _BROWS, _EYES, _NOSE, _MOUTH = 1 << 1, 0b1100, 0b110000, 1 << 6, 0b1110000000
-FACE_BITS = _SKIN | _BROWS | _EYES | _NOSE | _MOUTH
+def _bits(*groups: str) -> int:
+    """Region bits of some groups of ``GROUPS`` together."""
+    return sum(1 << region for group in groups for region in GROUPS[group])
+
+
+FACE_BITS = _bits("skin", "left eye", "right eye", "nose", "mouth")
 """Labels that are exchanged in a deepfake: everything on the face, without hair and background."""
-_AREAS = (FACE_BITS, FACE_BITS & ~_SKIN, _NOSE | _MOUTH, _BROWS | _EYES | _NOSE)
+_AREAS = (
+    FACE_BITS,
+    _bits("left eye", "right eye", "nose", "mouth"),
+    _bits("nose", "mouth"),
+    _bits("left eye", "right eye", "nose"),
+)
 _AREA_SHARES = (0.5, 0.3, 0.1, 0.1)
 _RAMP = 0.2
 _GREY_C = np.array([0.299, 0.587, 0.114])
@@ -178,7 +187,7 @@ def blend_mask(
     map_x_HW, map_y_HW = _displaced(height, width, draw.mask_elastic, draw.field_seed + 1)
     mask_THW = np.empty((len(indices_T), height, width), np.float32)
     for t, index in enumerate(indices_T):
-        place = min(index / FRAMES_PER_MAP, len(smooth_Rhw) - 1)
+        place = min(index / REGION_STRIDE, len(smooth_Rhw) - 1)
         low = int(place)
         high = min(low + 1, len(smooth_Rhw) - 1)
         cells_hw = smooth_Rhw[low] + (place - low) * (smooth_Rhw[high] - smooth_Rhw[low])
