@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from pipeline.config import IngestConfig
+from pipeline.dataset.versions import flat_settings
 from pipeline.faces.backend import backend_licences
 
 REVISION = 1
@@ -38,16 +39,10 @@ def recipe_digest(cfg: IngestConfig) -> str:
 
 def recipe_difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Name the settings in which two recipes differ, as ``track.margin (1.3, now 1.4)``, sorted."""
-    before, after = _flat(old), _flat(new)
+    before, after = flat_settings(old), flat_settings(new)
     return [
         f"{name} ({before.get(name, 'absent')}, now {after.get(name, 'absent')})"
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     ]
 
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat

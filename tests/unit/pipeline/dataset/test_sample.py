@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+
+from infra.errors import CorruptShardError
+from pipeline.dataset.sample import meta_from_bytes, meta_to_bytes, regions_from_bytes, regions_to_bytes
+
+
+def test_members_come_back_as_they_went_in(builder) -> None:
+    """Bug caught: a field lost between writing and reading (encode and decode are inverses)."""
+    clip = builder.clip("a")
+    assert meta_from_bytes(meta_to_bytes(clip.meta)) == clip.meta
+    regions = builder.regions(clip)
+    back = regions_from_bytes(regions_to_bytes(regions), clip.meta.frames)
+    assert back.dtype == np.uint16
+    assert np.array_equal(back, regions)
+
+
+def _npy(array: np.ndarray, **kwargs: bool) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, **kwargs)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"not an array",
+        _npy(np.zeros((15, 28, 28), np.uint16)),
+        _npy(np.zeros((16, 28, 28), np.int64)),
+        _npy(np.array([print], dtype=object), allow_pickle=True),
+    ],
+    ids=["empty", "text", "too few maps", "wrong type", "pickled object"],
+)
+def test_region_maps_that_are_not_what_they_should_be_are_corrupt(data: bytes) -> None:
+    """Bug caught: maps shifted against their frames by a wrong count; an object array that runs code when loaded."""
+    with pytest.raises(CorruptShardError):
+        regions_from_bytes(data, frames=64)
+
+
+def test_damaged_metadata_is_corrupt() -> None:
+    """Bug caught: a validation error of the JSON library reaching the training loop as such."""
+    with pytest.raises(CorruptShardError, match="damaged"):
+        meta_from_bytes(b'{"key": 1}')

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+import webdataset as wds
+
+from infra.errors import CorruptShardError, StorageError
+from infra.storage import open_storage
+from pipeline.dataset.format import (
+    MANIFEST_COLUMNS,
+    VIDEO_COLUMNS,
+    done_key,
+    manifest_key,
+    shard_key,
+    videos_key,
+    work_key,
+)
+from pipeline.dataset.writer import read_done, write_unit
+from pipeline.rows import RejectReason
+
+
+def test_a_shard_is_read_by_the_plain_webdataset_library(builder) -> None:
+    """Bug caught: members unsorted or keys with dots, at which webdataset silently splits samples."""
+    clips = [builder.clip("a", start=64), builder.clip("a"), builder.clip("a", track=1)]
+    builder.unit("u", {"a": clips, "b": [builder.clip("b")]})
+    path = builder.folder / "dataset" / shard_key("u")
+    samples = list(wds.WebDataset(str(path), shardshuffle=False, nodesplitter=wds.single_node_only))
+    assert [sample["__key__"] for sample in samples] == sorted(clip.meta.key for clip in [*clips, builder.clip("b")])
+    assert all({"json", "mp4", "regions.npy"} <= sample.keys() for sample in samples)
+
+
+def test_writing_a_unit_twice_in_any_order_gives_the_same_bytes(builder, tmp_path) -> None:
+    """Bug caught: bytes that depend on which video came first, on the clock, or on the folder."""
+    clips = {"a": [builder.clip("a", start=64), builder.clip("a")], "b": [builder.clip("b")]}
+    first = builder.unit("u", clips)
+    stored = {key: builder.storage.read(key) for key in (shard_key("u"), manifest_key("u"), videos_key("u"))}
+    for key in (*stored, done_key("u")):
+        builder.storage.delete(key)
+    (tmp_path / "elsewhere").mkdir()
+    second = write_unit(builder.storage, "u", [builder.digest("b"), builder.digest("a")], tmp_path / "elsewhere")
+    assert second == first == read_done(builder.storage, "u")
+    assert stored == {key: builder.storage.read(key) for key in stored}
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_the_tables_have_the_columns_of_the_contract_and_say_what_happened(builder) -> None:
+    """Bug caught: a column renamed or retyped, a reject without its reason, short clips offered to pretraining."""
+    entry = builder.unit("u", {"a": [builder.clip("a"), builder.clip("a", start=64, frames=20)], "b": []})
+    manifest = pq.read_table(builder.folder / "dataset" / manifest_key("u"))
+    videos = pq.read_table(builder.folder / "dataset" / videos_key("u"))
+    assert manifest.schema.names == MANIFEST_COLUMNS.names
+    assert manifest.schema.types == MANIFEST_COLUMNS.types
+    assert videos.schema.names == VIDEO_COLUMNS.names
+    assert videos.schema.types == VIDEO_COLUMNS.types
+    assert manifest["pretrain"].to_pylist() == [True, False]
+    assert manifest.schema.metadata[b"tar_sha256"].decode() == entry.tar_sha256
+    rows = {row["name"]: row for row in videos.to_pylist()}
+    assert (rows["a.mp4"]["reject"], rows["b.mp4"]["reject"]) == (None, "no_face")
+    assert json.loads(rows["a.mp4"]["filtered"]) == {"blurred": 1, "too_short": 1}
+    assert (entry.clips, entry.frames, entry.videos, entry.pretrain) == (2, 84, 2, {"train": 1})
+
+
+def test_a_unit_of_rejects_has_tables_and_no_tar(builder) -> None:
+    """Bug caught: an empty tar, over which webdataset stumbles, or a ledger that forgets the rejects."""
+    entry = builder.unit("u", {"a": [], "b": []})
+    assert (entry.clips, entry.tar_bytes, entry.tar_sha256, entry.videos) == (0, 0, None, 2)
+    assert not builder.storage.exists(shard_key("u"))
+    assert pq.read_table(builder.folder / "dataset" / manifest_key("u")).num_rows == 0
+
+
+def test_a_clip_under_another_videos_name_is_refused(builder) -> None:
+    """Bug caught: results mixed up between videos, which would carry one person's labels to another."""
+    digest = builder.finish("u", "a", [builder.clip("b")])
+    with pytest.raises(CorruptShardError, match="filed"):
+        write_unit(builder.storage, "u", [digest], builder.scratch)
+    assert read_done(builder.storage, "u") is None
+
+
+def test_a_damaged_result_ends_in_an_error_and_in_no_shard(builder) -> None:
+    """Bug caught: a half-written work file published as a shard."""
+    digest = builder.finish("u", "a", [builder.clip("a")])
+    key = work_key("u", digest, "clips.tar")
+    builder.storage.write(key, builder.storage.read(key)[:700])
+    with pytest.raises(CorruptShardError):
+        write_unit(builder.storage, "u", [digest], builder.scratch)
+    assert list(builder.storage.list("shards/")) == []
+    assert read_done(builder.storage, "u") is None
+
+
+def test_a_store_that_refuses_leaves_no_done_marker(builder) -> None:
+    """Bug caught: the marker written before what it vouches for (disk full between the two)."""
+    digest = builder.finish("u", "a", [builder.clip("a")], None)
+    blocked = builder.folder / "dataset" / "manifests"
+    shutil.rmtree(blocked, ignore_errors=True)
+    blocked.write_bytes(b"a file where a folder is needed: every write below it fails")
+    with pytest.raises(StorageError, match="manifests"):
+        write_unit(open_storage(builder.storage.uri), "u", [digest], builder.scratch)
+    assert read_done(builder.storage, "u") is None
+    blocked.unlink()
+    assert write_unit(builder.storage, "u", [digest], builder.scratch).clips == 1
+
+
+def test_a_finished_video_keeps_its_outcome(builder) -> None:
+    """Bug caught: an enum or nested type lost on the way through JSON."""
+    from pipeline.dataset.work import finished_videos, read_outcome
+
+    digest = builder.finish("u", "a", [], RejectReason.TIMEOUT)
+    outcome = read_outcome(builder.storage, "u", digest)
+    assert outcome is not None
+    assert outcome.reject is RejectReason.TIMEOUT
+    assert outcome.info is not None
+    assert outcome.info.width == 640
+    assert finished_videos(builder.storage, "u") == [digest]
+    assert finished_videos(builder.storage, "v") == []
+    assert read_outcome(builder.storage, "u", "0" * 64) is None

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from infra.errors import ConfigError
+from pipeline.sources.folder import (
+    identify,
+    is_inside,
+    list_videos,
+    local_path,
+    locator,
+    looks_like_video,
+    printable,
+    unreadable_digest,
+)
+
+MP4 = b"\x00\x00\x00\x20ftypisom" + bytes(200)
+
+
+def _names(*sources: Path) -> list[str]:
+    return [file.name for file in list_videos([str(source) for source in sources])]
+
+
+def test_videos_are_found_recursively_by_extension_or_content_and_nothing_else(tmp_path: Path) -> None:
+    """Bug caught: a video under a wrong extension missed; text, pictures and hidden files offered as videos."""
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / ".cache").mkdir()
+    for name in ("b.MP4", "a.mov", "deep/er/c.webm", ".hidden.mp4", ".cache/d.mp4"):
+        (tmp_path / name).write_bytes(MP4)
+    (tmp_path / "video.txt").write_bytes(MP4)
+    (tmp_path / "no_extension").write_bytes(MP4)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "readme.md").write_text("# Great. " * 100)
+    (tmp_path / "module.ts").write_text("export const x = 1;\n" * 40)
+    (tmp_path / "photo.heic").write_bytes(b"\x00\x00\x00\x20ftypheic" + bytes(200))
+    assert _names(tmp_path) == ["a.mov", "b.MP4", "deep/er/c.webm", "empty.mp4", "no_extension", "video.txt"]
+
+
+def test_strange_names_survive_and_can_be_opened(tmp_path: Path) -> None:
+    """Bug caught: a newline, quote or stray byte in a name that loses the video or breaks a table."""
+    names = ["new\nline.mp4", 'quo\'te "d".mp4', "dots.in.name.mp4", "ünï-日本.mp4", " space .mp4"]
+    for name in names:
+        (tmp_path / name).write_bytes(MP4 + name.encode())
+    raw = os.fsencode(tmp_path) + b"/bytes-\xff.mp4"
+    Path(os.fsdecode(raw)).write_bytes(MP4 + b"raw")
+    listed = {file.name: file for file in list_videos([str(tmp_path)])}
+    assert set(listed) == {*names, "bytes-\\xff.mp4"}
+    for file in listed.values():
+        video = identify(file)
+        (video.path + video.name).encode()  # both can be stored as text
+        assert hashlib.sha256(Path(local_path(video.path)).read_bytes()).hexdigest() == video.digest
+
+
+def test_a_path_and_its_locator_are_inverses() -> None:
+    """Bug caught: a percent sign in a plain path decoded as an escape."""
+    for path in ("/plain/100%25.mp4", "/ünï.mp4", os.fsdecode(b"/bytes-\xff%41.mp4")):
+        assert local_path(locator(path)) == path
+        locator(path).encode()
+
+
+def test_links_are_followed_inside_the_source_and_never_out_of_it(tmp_path: Path) -> None:
+    """Bug caught: a link that makes the crawl read what lies elsewhere, or a linked folder walked in circles."""
+    outside, source = tmp_path / "outside", tmp_path / "source"
+    outside.mkdir()
+    (source / "sub").mkdir(parents=True)
+    (outside / "secret.mp4").write_bytes(MP4)
+    (source / "sub" / "real.mp4").write_bytes(MP4)
+    (source / "inside.mp4").symlink_to("sub/real.mp4")
+    (source / "escape.mp4").symlink_to(outside / "secret.mp4")
+    (source / "folder").symlink_to(outside)
+    (source / "circle").symlink_to(source)
+    assert _names(source) == ["inside.mp4", "sub/real.mp4"]
+
+
+def test_a_pipe_is_never_opened(tmp_path: Path) -> None:
+    """Bug caught: a crawl that hangs for ever on a FIFO named like a video."""
+    os.mkfifo(tmp_path / "pipe.mp4")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "a.mp4").write_bytes(MP4)
+    assert _names(tmp_path) == ["a.mp4"]
+
+
+def test_what_cannot_be_read_is_listed_under_an_identity_of_its_own(tmp_path: Path) -> None:
+    """Bug caught: a vanished file that silently drops out of the ledger, or stops the crawl."""
+    (tmp_path / "gone.mp4").symlink_to("nowhere.mp4")
+    (file,) = list_videos([str(tmp_path)])
+    video = identify(file)
+    assert (video.digest, video.bytes) == (unreadable_digest("gone.mp4"), 0)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    empty = identify(next(f for f in list_videos([str(tmp_path)]) if f.name == "empty.mp4"))
+    assert empty.digest == hashlib.sha256(b"").hexdigest()
+
+
+def test_sources_are_listed_in_order_and_single_files_are_taken_as_they_are(tmp_path: Path) -> None:
+    """Bug caught: a file named by a person left out for its extension."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "x.mp4").write_bytes(MP4)
+    (tmp_path / "notes.txt").write_text("no video")
+    assert _names(tmp_path / "notes.txt", tmp_path / "one") == ["notes.txt", "x.mp4"]
+    with pytest.raises(ConfigError, match="does not exist"):
+        _names(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (MP4, True),
+        (b"\x1aE\xdf\xa3", True),
+        (b"RIFF\0\0\0\0AVI LIST", True),
+        (b"RIFF\0\0\0\0WAVEfmt ", False),
+        (b"\0\0\0\x20ftypM4A ", False),
+        (b"G" + bytes(187) + b"G", True),
+        (b"Good morning", False),
+        (b"", False),
+        (b"\xff\xd8\xff\xe0", False),
+    ],
+)
+def test_containers_are_known_by_their_first_bytes(head: bytes, expected: bool) -> None:
+    """Bug caught: sound or text taken for video, a container missed."""
+    assert looks_like_video(head) is expected
+
+
+def test_inside_is_judged_after_links_are_resolved(tmp_path: Path) -> None:
+    """Bug caught: a dataset that hides inside its source behind a link, and is ingested the next night."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "source")
+    assert is_inside(tmp_path / "link" / "dataset", tmp_path / "source")
+    assert not is_inside(tmp_path / "source2", tmp_path / "source")
+    assert printable(os.fsdecode(b"a\xff")) == "a\\xff"
