@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
 from pydantic import TypeAdapter
 from ray.data import ActorPoolStrategy, DataContext
+from ray.util.annotations import RayDeprecationWarning
 
 import infra.errors
 from infra.errors import ProjectError, TransientError
@@ -41,18 +43,19 @@ def treat_videos(
     Raises:
         ProjectError: the store refuses, a worker cannot start, or Ray lost its workers for good.
     """
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.enable_operator_progress_bars = False
-    workers, share = _workers(cfg)
+    _quiet()
+    workers, share = _workers(cfg, len(videos))
+    gpus = _gpus(cfg, workers)
     rows = ray.data.from_items([_row(video) for video in videos], override_num_blocks=min(len(videos), MAX_BLOCKS))
-    results = (
-        rows.map(
-            _operator(TrackFaces, cfg=cfg, recipe=recipe, storage=storage), **_pool(workers, share, _gpus(cfg, workers))
+    with warnings.catch_warnings():  # 2.60 bounds restarts by keyword alone, and announces a change for 2.64
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        results = (
+            rows.map(
+                _operator(TrackFaces, cfg=cfg, recipe=recipe, storage=storage), **_pool(workers, workers, share, gpus)
+            )
+            .map(_operator(ParseRegions, cfg=cfg, storage=storage), **_pool(1, workers, share, gpus))
+            .map(_operator(WriteShard, storage=storage), **_pool(1, 1, 0.1, 0.0))
         )
-        .map(_operator(ParseRegions, cfg=cfg, storage=storage), **_pool(workers, share, _gpus(cfg, workers)))
-        .map(_operator(WriteShard, storage=storage), **_pool(1, 0.1, 0))
-    )
     try:
         for row in results.iter_rows():
             if row["failure"]:
@@ -65,10 +68,10 @@ def treat_videos(
         ) from error
 
 
-def _workers(cfg: IngestConfig) -> tuple[int, float]:
+def _workers(cfg: IngestConfig, videos: int) -> tuple[int, float]:
     """Number of actors of each heavy stage, and the CPUs that each books."""
     cpus = max(ray.cluster_resources().get("CPU", 1.0), 1.0)
-    workers = cfg.workers or int(cpus)
+    workers = min(cfg.workers or int(cpus), videos)
     return workers, min(CPU_SHARE, CPU_SHARE * cpus / workers)
 
 
@@ -79,14 +82,23 @@ def _gpus(cfg: IngestConfig, workers: int) -> float:
     return min(0.5, 0.5 * ray.cluster_resources().get("GPU", 0.0) / workers)
 
 
-def _pool(size: int, cpus: float, gpus: float) -> dict[str, Any]:
+def _pool(least: int, most: int, cpus: float, gpus: float) -> dict[str, Any]:
     return {
-        "compute": ActorPoolStrategy(size=size),
+        "compute": ActorPoolStrategy(min_size=least, max_size=most, max_tasks_in_flight_per_actor=2),
         "num_cpus": cpus,
         "num_gpus": gpus,
         "max_restarts": RESTARTS,
         "max_task_retries": RESTARTS,
     }
+
+
+def _quiet() -> None:
+    """Keep Ray Data's own progress and chatter off the terminal; its log files keep everything."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = context.enable_operator_progress_bars = False
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.CRITICAL)
 
 
 def _operator(stage: type, **kwargs: Any) -> type:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from infra.errors import MediaError, ProjectError
+from infra.errors import ProjectError
 from infra.sandbox import Sandbox, SandboxError, SandboxMemory, SandboxTimeout
 from infra.storage import Storage
 from pipeline.config import IngestConfig
@@ -31,6 +31,7 @@ from pipeline.dataset.work import (
     write_outcome,
 )
 from pipeline.dataset.writer import write_unit
+from pipeline.rejects import RejectError
 from pipeline.requests import Extract, Measure, Parse, Ready
 from pipeline.rows import RejectReason, SourceVideo, VideoOutcome
 from pipeline.scratch import scratch_folder
@@ -68,7 +69,7 @@ class _Killable:
         self._limits = cfg.limits
         self._started = False
         self._child = Sandbox(
-            f"pipeline.workers:{worker}",
+            worker,
             kwargs,
             memory_limit_bytes=cfg.limits.memory_mb << 20,
             recycle_after=cfg.limits.recycle_videos,
@@ -128,11 +129,12 @@ class TrackFaces:
     """
 
     takes = PlannedVideo
+    worker = "pipeline.workers:ClipWorker"
 
     def __init__(self, cfg: IngestConfig, recipe: str, storage: Storage) -> None:
         self._storage = storage
         self._scratch = scratch_folder()
-        self._worker = _Killable("ClipWorker", {"cfg": cfg, "recipe": recipe}, cfg)
+        self._child = _Killable(self.worker, {"cfg": cfg, "recipe": recipe}, cfg)
 
     def __call__(self, planned: PlannedVideo) -> PlannedVideo:
         """Treat one video, unless its result is there."""
@@ -154,8 +156,8 @@ class TrackFaces:
         with _plain_path(local_path(video.path), self._scratch) as path:
 
             def work() -> VideoOutcome:
-                length_s = self._worker.call(Measure(path), length_s=0)
-                return self._worker.call(Extract(video, path, tar), length_s=length_s)
+                length_s = self._child.call(Measure(path), length_s=0)
+                return self._child.call(Extract(video, path, tar), length_s=length_s)
 
             return _own_failures_reject(work, nothing)
 
@@ -168,11 +170,12 @@ class ParseRegions:
     """
 
     takes = PlannedVideo
+    worker = "pipeline.workers:RegionWorker"
 
     def __init__(self, cfg: IngestConfig, storage: Storage) -> None:
         self._storage, self._clip_frames = storage, cfg.clip.max_frames
         self._scratch = scratch_folder()
-        self._worker = _Killable("RegionWorker", {"cfg": cfg}, cfg)
+        self._child = _Killable(self.worker, {"cfg": cfg}, cfg)
 
     def __call__(self, planned: PlannedVideo) -> FinishedVideo:
         """Treat one video, unless it is finished."""
@@ -191,7 +194,7 @@ class ParseRegions:
                 tracked = outcome_from_bytes(tar.read(OUTCOME))
             fps = tracked.info.fps if tracked.info and tracked.info.fps > 0 else 25.0
             length_s = tracked.clips * self._clip_frames / fps
-            outcome = _own_failures_reject(lambda: self._worker.call(Parse(clips, regions), length_s=length_s), tracked)
+            outcome = _own_failures_reject(lambda: self._child.call(Parse(clips, regions), length_s=length_s), tracked)
             if outcome.reject is None:
                 self._storage.upload(regions, work_key(unit, digest, REGIONS))
             write_outcome(self._storage, unit, outcome)
@@ -226,8 +229,8 @@ def _own_failures_reject(work: Callable[[], VideoOutcome], seen: VideoOutcome) -
         return work()
     except _Lost as lost:
         reason, detail = lost.reason, str(lost)
-    except MediaError as error:
-        reason, detail = RejectReason.DECODE_FAILED, str(error)
+    except RejectError as error:
+        reason, detail = error.reason, error.detail
     except ProjectError:
         raise
     except Exception as error:  # our own mistake must cost one video and not the night

@@ -1,0 +1,194 @@
+"""The stages around a stand-in worker, since no real video crashes, hangs or swells on demand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from infra.errors import ProjectError, StorageError, WeightsError
+from infra.storage import open_storage
+from pipeline.config import IngestConfig, LimitConfig
+from pipeline.dataset.format import manifest_key, shard_key, work_key
+from pipeline.dataset.work import CLIPS, OUTCOME, REGIONS, read_outcome
+from pipeline.dataset.writer import read_done
+from pipeline.rows import RejectReason, SourceVideo
+from pipeline.sources.folder import locator
+from pipeline.stages import FinishedVideo, ParseRegions, PlannedVideo, TrackFaces, WriteShard
+
+STAND_IN = """
+import os, time
+from dataclasses import replace
+from pathlib import Path
+from infra.errors import StorageError, WeightsError
+from pipeline.dataset.tar import TarReader, TarWriter
+from pipeline.dataset.work import OUTCOME, outcome_from_bytes, outcome_to_bytes
+from pipeline.requests import Extract, Measure, Parse
+from pipeline.rows import VideoOutcome
+
+def behave(what, log):
+    with open(log, "a") as file:
+        file.write(what + "\\n")
+    if what == "crash":
+        os.abort()
+    if what == "hang":
+        time.sleep(600)
+    if what == "swell":
+        swollen = bytearray(os.urandom(1 << 20)) * 900
+        time.sleep(600)
+    if what == "raise":
+        raise KeyError("our own mistake")
+    if what == "disk":
+        raise StorageError("cannot write scratch: No space left on device")
+
+class Clips:
+    def __init__(self, cfg, recipe):
+        if recipe == "no weights":
+            raise WeightsError("weights cannot be had; put them there")
+        if recipe == "broken":
+            raise ImportError("libfoo.so is missing")
+    def __call__(self, request):
+        if isinstance(request, Measure):
+            return 1.0
+        if isinstance(request, Extract):
+            behave(Path(request.path).read_text(), request.path + ".log")
+            video = request.video
+            outcome = VideoOutcome(video.digest, video.name, video.bytes, clips=1)
+            with TarWriter(request.tar) as tar:
+                tar.add(OUTCOME, outcome_to_bytes(outcome))
+            return outcome
+
+class Regions:
+    def __init__(self, cfg):
+        pass
+    def __call__(self, request):
+        if isinstance(request, Parse):
+            with TarReader(request.clips) as tar, TarWriter(request.regions):
+                outcome = outcome_from_bytes(tar.read(OUTCOME))
+            behave(outcome.name.split("+")[-1], os.environ["PARSE_LOG"])
+            return replace(outcome, seconds={"parse": 0.1})
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "stand_in.py").write_text(STAND_IN)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PARSE_LOG", str(tmp_path / "parse.log"))
+    monkeypatch.setattr(TrackFaces, "worker", "stand_in:Clips")
+    monkeypatch.setattr(ParseRegions, "worker", "stand_in:Regions")
+    return tmp_path
+
+
+LIMITS = LimitConfig(deadline_base_s=2, deadline_per_s=0.1, memory_mb=512, attempts=2)
+CFG = IngestConfig(limits=LIMITS)
+
+
+def _planned(folder: Path, behaviour: str, name: str = "a.mp4", unit_videos: int = 1) -> PlannedVideo:
+    path = folder / f"{name.partition('+')[0]}"
+    path.write_text(behaviour)
+    digest = name.encode().hex().ljust(64, "0")[:64]
+    return PlannedVideo("unit", unit_videos, SourceVideo(digest, locator(str(path)), name, len(behaviour)))
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason", "attempts"),
+    [
+        ("crash", RejectReason.CRASHED, 2),
+        ("hang", RejectReason.TIMEOUT, 2),
+        ("swell", RejectReason.OUT_OF_MEMORY, 2),
+        ("raise", RejectReason.INTERNAL, 1),
+    ],
+)
+def test_a_video_that_ruins_its_worker_becomes_a_reject_and_the_next_one_is_treated(
+    stand_in: Path, behaviour: str, reason: RejectReason, attempts: int
+) -> None:
+    """Bug caught: a poisoned video that stops the night, is retried without end, or takes its neighbour with it."""
+    storage = open_storage(str(stand_in / "dataset"))
+    stage = TrackFaces(CFG, "recipe", storage)
+    bad, good = _planned(stand_in, behaviour, "bad.mp4"), _planned(stand_in, "work", "good.mp4")
+    assert stage(bad) == bad
+    outcome = read_outcome(storage, "unit", bad.video.digest)
+    assert outcome is not None
+    assert (outcome.reject, outcome.clips) == (reason, 0)
+    assert outcome.detail
+    assert (stand_in / "bad.mp4.log").read_text().split() == [behaviour] * attempts
+    stage(good)
+    assert storage.exists(work_key("unit", good.video.digest, CLIPS))
+    assert [path.name for path in stage._scratch.iterdir()] == ["lock"]
+
+
+def test_what_is_done_is_not_done_again(stand_in: Path) -> None:
+    """Bug caught: a resumed night that decodes everything anew, rejects included."""
+    storage = open_storage(str(stand_in / "dataset"))
+    for _ in range(2):
+        stage = TrackFaces(CFG, "recipe", storage)
+        for behaviour in ("work", "raise"):
+            stage(_planned(stand_in, behaviour, f"{behaviour}.mp4"))
+    assert (stand_in / "work.mp4.log").read_text().split() == ["work"]
+    assert (stand_in / "raise.mp4.log").read_text().split() == ["raise"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "error", "words"), [("no weights", WeightsError, "put them"), ("broken", ProjectError, "libfoo")]
+)
+def test_a_worker_that_cannot_start_ends_the_ingest_and_blames_no_video(
+    stand_in: Path, recipe: str, error: type[ProjectError], words: str
+) -> None:
+    """Bug caught: missing weights that turn a hundred thousand videos into rejects, known for ever."""
+    storage = open_storage(str(stand_in / "dataset"))
+    planned = _planned(stand_in, "work")
+    with pytest.raises(error, match=words):
+        TrackFaces(CFG, recipe, storage)(planned)
+    assert read_outcome(storage, "unit", planned.video.digest) is None
+
+
+def test_a_full_disk_ends_the_ingest_and_blames_no_video(stand_in: Path) -> None:
+    """Bug caught: a full scratch disk that turns all further videos into rejects."""
+    storage = open_storage(str(stand_in / "dataset"))
+    planned = _planned(stand_in, "disk")
+    with pytest.raises(StorageError, match="No space left"):
+        TrackFaces(CFG, "recipe", storage)(planned)
+    assert read_outcome(storage, "unit", planned.video.digest) is None
+
+
+def test_a_file_name_that_is_no_text_reaches_the_worker_as_a_plain_path(stand_in: Path) -> None:
+    """Bug caught: native libraries, which take UTF-8 alone, failing on a stray byte in a name."""
+    path = os.fsdecode(os.fsencode(stand_in) + b"/stray-\xff.mp4")
+    Path(path).write_text("work")
+    storage = open_storage(str(stand_in / "dataset"))
+    planned = PlannedVideo("unit", 1, SourceVideo("ab" * 32, locator(path), "stray-\\xff.mp4", 4))
+    TrackFaces(CFG, "recipe", storage)(planned)
+    assert storage.exists(work_key("unit", "ab" * 32, CLIPS))
+
+
+def test_parsing_finishes_a_video_and_its_failures_are_rejects_too(stand_in: Path) -> None:
+    """Bug caught: a video finished before its regions are there; a crash of the parser that stops the night."""
+    storage = open_storage(str(stand_in / "dataset"))
+    track, parse = TrackFaces(CFG, "recipe", storage), ParseRegions(CFG, storage)
+    good, bad = _planned(stand_in, "work", "good.mp4+work"), _planned(stand_in, "work", "bad.mp4+crash")
+    for planned in (good, bad):
+        assert read_outcome(storage, "unit", planned.video.digest) is None
+        finished = parse(track(planned))
+        assert finished.reject == (None if planned is good else "crashed")
+        assert parse(planned) == finished
+    assert storage.exists(work_key("unit", good.video.digest, REGIONS))
+    assert not storage.exists(work_key("unit", bad.video.digest, REGIONS))
+    assert (stand_in / "parse.log").read_text().split() == ["work", "crash", "crash"]
+    assert storage.exists(work_key("unit", bad.video.digest, OUTCOME))
+
+
+def test_a_shard_is_written_when_the_last_video_of_its_unit_is_finished_and_once(builder) -> None:
+    """Bug caught: a shard of half a unit; a shard for each video; a second writing that changes bytes."""
+    stage = WriteShard(builder.storage)
+    first = builder.finish("u", "a", [builder.clip("a")])
+    stage(FinishedVideo("u", 2, first, "a.mp4", 1))
+    assert read_done(builder.storage, "u") is None
+    second = builder.finish("u", "b", [], RejectReason.NO_FACE)
+    stage(FinishedVideo("u", 2, second, "b.mp4", 0, "no_face"))
+    assert read_done(builder.storage, "u").clips == 1
+    builder.storage.delete(manifest_key("u"))
+    stage(FinishedVideo("u", 2, second, "b.mp4", 0, "no_face"))
+    assert not builder.storage.exists(manifest_key("u"))
+    assert builder.storage.exists(shard_key("u"))
