@@ -1,0 +1,104 @@
+"""Batches for one rank, read ahead by threads; resumable to the clip.
+
+Threads, not processes: decoding and tar reads release the interpreter lock, nothing needs to be pickled, and no worker
+can outlive its rank. What a step sees depends on neither their number nor their speed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from infra.errors import CheckpointError
+from model.data.batch import ClipBatch, ClipSample, LoaderState, collate
+from model.data.order import assign
+from model.data.source import ClipSource
+
+
+class ClipLoader:
+    """An endless iterator over this rank's share of each global batch.
+
+    Args:
+        source: clips by position.
+        batch: clips of a global batch; ``world`` divides it.
+        rank: of this process.
+        world: number of ranks.
+        workers: threads.
+        read_ahead: batches made in advance.
+        pin_memory: put batches where a GPU copies from fastest.
+    """
+
+    def __init__(
+        self,
+        source: ClipSource,
+        batch: int,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 2,
+        read_ahead: int = 2,
+        pin_memory: bool = False,
+    ) -> None:
+        self._source, self._batch, self._rank, self._world = source, batch, rank, world
+        self._read_ahead, self._pin = read_ahead, pin_memory
+        self._step = 0
+        self._pending: deque[list[Future[ClipSample]]] = deque()
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="clip")
+        assign(0, rank, world, batch)  # refuses a batch that does not divide, before any work
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        return self
+
+    def __next__(self) -> ClipBatch:
+        """Return this rank's share of the next global batch, waiting for it if need be.
+
+        Raises:
+            ProjectError: a clip could not be read or decoded.
+        """
+        while len(self._pending) <= self._read_ahead:
+            positions = assign(self._step + len(self._pending), self._rank, self._world, self._batch)
+            self._pending.append([self._pool.submit(self._source.load, position) for position in positions])
+        batch = collate([future.result() for future in self._pending.popleft()])
+        self._step += 1
+        return batch._replace(clip_BTHWC=batch.clip_BTHWC.pin_memory()) if self._pin else batch
+
+    def state_dict(self) -> LoaderState:
+        """Return where the run stands. Clips read ahead and not yet handed out do not count as seen."""
+        return {
+            "version": self._source.reader.version.version,
+            "seed": self._source.seed,
+            "clips_seen": self._step * self._batch,
+        }
+
+    def load_state_dict(self, state: LoaderState) -> None:
+        """Go on where ``state`` was taken.
+
+        Raises:
+            CheckpointError: it belongs to another version, seed or batch size, so the order would differ.
+        """
+        own = self.state_dict()
+        for name in ("version", "seed"):
+            if state[name] != own[name]:  # type: ignore[literal-required]
+                raise CheckpointError(
+                    f"the checkpoint was reading with {name} {state[name]}, this run has {own[name]}; "  # type: ignore[literal-required]
+                    "resume with the settings of the run, or start a new run folder"
+                )
+        steps, rest = divmod(state["clips_seen"], self._batch)
+        if rest:
+            raise CheckpointError(
+                f"{state['clips_seen']} clips seen is no multiple of the global batch {self._batch}; "
+                "resume with the run's own global_batch"
+            )
+        self._drop_pending()
+        self._step = steps
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._drop_pending()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _drop_pending(self) -> None:
+        while self._pending:
+            for future in self._pending.popleft():
+                future.cancel()

@@ -1,0 +1,148 @@
+"""Position in, sample out: reads, decodes and masks a clip. A pure function of (version, settings, seed, position)."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import cv2
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from infra.errors import ConfigError, CorruptShardError, DatasetError, MediaError, StorageError, TransientError
+from model.data.batch import ClipSample
+from model.data.order import ClipOrder, clip_seed
+from model.data.window import WindowPlan, mirror_regions
+from model.masking import make_mask
+from model.nets.config import ModelConfig
+from model.train_config import MaskConfig
+from pipeline.dataset.reader import DatasetReader, RawClip
+from pipeline.media.decode import decode_clip
+
+logger = logging.getLogger(__name__)
+
+STRIDE = 2
+"""Frames between the frames of a window (METHOD.md, section 3)."""
+BACKOFF_S = 0.2
+"""First pause before a failed read is tried again; it doubles."""
+
+
+class ClipSource:
+    """The clips of one split of one dataset version, addressed by position in the endless stream.
+
+    Threads may share one source.
+
+    Args:
+        reader: an opened dataset version.
+        split: which clips are read; only those fit for pretraining.
+        model: gives frames, tubelet, image and patch size.
+        mask: strategy and ratio.
+        seed: of the run; order, windows and masks follow from it.
+        shuffle_shards: shards mixed with each other.
+        flip: mirror half of the clips.
+        read_attempts: times a failing read is tried.
+
+    Raises:
+        ConfigError: the network's shape does not fit stored crops.
+        DatasetError: the split holds no clip fit for pretraining.
+    """
+
+    def __init__(
+        self,
+        reader: DatasetReader,
+        split: str,
+        model: ModelConfig,
+        mask: MaskConfig,
+        *,
+        seed: int,
+        shuffle_shards: int = 16,
+        flip: bool = False,
+        read_attempts: int = 4,
+    ) -> None:
+        self.reader, self.split, self.seed = reader, split, seed
+        self._mask, self._flip, self._attempts = mask, flip, read_attempts
+        self._grid = model.grid
+        if self._grid.h != self._grid.w:
+            raise ConfigError(f"token grid {self._grid} is not square; stored crops are")
+        self.plan = WindowPlan(model.frames, STRIDE, model.tubelet, model.image_size, self._grid.h)
+        self.plan.check()
+        self._units = [entry.unit for entry in reader.version.units]
+        counts = [entry.pretrain.get(split, 0) for entry in reader.version.units]
+        if not any(counts):
+            raise DatasetError(
+                f"version {reader.version.version} has no '{split}' clip fit for pretraining (32 frames at least); "
+                "ingest longer videos, or change the split"
+            )
+        self._counts = counts
+        self.order = ClipOrder(counts, seed, shuffle_shards)
+
+    @property
+    def clips(self) -> int:
+        """Clips of one epoch."""
+        return self.order.clips
+
+    def load(self, position: int) -> ClipSample:
+        """Return the sample at ``position``.
+
+        Raises:
+            ProjectError: the clip cannot be read or decoded; the sentence names unit and key. It is never skipped.
+        """
+        address = self.order[position]
+        unit = self._units[address.shard]
+        row = int(self._fit_rows(address.shard)[address.clip])
+        raw = self._read(unit, row)
+        # one stream per clip, so that nothing depends on which rank or thread loads it
+        seed = clip_seed(self.seed, position)
+        draw = np.random.Philox(key=seed)
+        window = int(draw.random_raw()) % self.plan.starts(raw.meta.frames)
+        flipped = self._flip and bool(draw.random_raw() & 1)
+        try:
+            frames_THWC = decode_clip(raw.mp4, self.plan.frame_indices(window))
+        except MediaError as error:
+            raise MediaError(f"unit {unit}, clip {raw.key}: {error}") from error
+        bits_Thw = self.plan.region_bits(raw.regions, window)
+        if flipped:
+            frames_THWC, bits_Thw = frames_THWC[:, :, ::-1], mirror_regions(bits_Thw)
+        clip_THWC = torch.from_numpy(resize_frames(frames_THWC, self.plan.image_size))
+        is_masked_BL = make_mask(
+            self._mask.strategy, _as_tensor(bits_Thw)[None], self._grid, self._mask.ratio, torch.tensor([seed])
+        )
+        return ClipSample(clip_THWC, is_masked_BL[0], bits_Thw, raw.key, self.plan.frame_indices(window)[0])
+
+    def _fit_rows(self, shard: int) -> np.ndarray:
+        """Rows of the shard's manifest that are of the split and fit; recomputed, since that takes microseconds."""
+        table = self.reader.manifest(self._units[shard])
+        fit = pc.and_(table["pretrain"], pc.equal(table["split"], self.split))
+        rows = np.flatnonzero(fit.to_numpy())
+        if len(rows) != self._counts[shard]:
+            raise DatasetError(
+                f"manifest of unit {self._units[shard]} holds {len(rows)} clips for '{self.split}', its version lists "
+                f"{self._counts[shard]}; run `marlin dataset verify`"
+            )
+        return rows
+
+    def _read(self, unit: str, row: int) -> RawClip:
+        pause = BACKOFF_S
+        for attempt in range(1, self._attempts + 1):
+            try:
+                return self.reader.read_clip(unit, row)
+            except (TransientError, StorageError, CorruptShardError) as error:
+                if attempt == self._attempts:
+                    raise type(error)(f"unit {unit}, row {row}, after {attempt} attempts: {error}") from error
+                logger.warning("unit %s, row %d: read failed (%s); trying again", unit, row, error)
+                time.sleep(pause)
+                pause *= 2
+        raise AssertionError("unreachable: at least one attempt returns or raises")
+
+
+def resize_frames(frames_THWC: np.ndarray, size: int) -> np.ndarray:
+    """Return frames of ``size`` pixels, averaged over pixel areas; contiguous."""
+    if frames_THWC.shape[1] == size:
+        return np.ascontiguousarray(frames_THWC)
+    return np.stack([cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA) for frame in frames_THWC])
+
+
+def _as_tensor(bits_Thw: np.ndarray) -> Tensor:
+    return torch.from_numpy(bits_Thw.astype(np.int32))

@@ -1,0 +1,1 @@
+"""Training with two DeepSpeed engines: the generator (masked autoencoder) and the discriminator."""

@@ -1,0 +1,46 @@
+"""Random state that a run must carry: one set of generators per rank."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def seed_everything(seed: int, rank: int) -> None:
+    """Seed Python, NumPy and torch (all devices) on this rank; ranks differ, so that their noise is independent.
+
+    Weights must therefore be made before this call, from the seed alone.
+    """
+    mixed = int(np.random.SeedSequence(entropy=seed, spawn_key=(rank,)).generate_state(1)[0])
+    random.seed(mixed)
+    np.random.seed(mixed)
+    torch.manual_seed(mixed)
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of every global generator of this process, as tensors and plain numbers.
+
+    It survives ``torch.save`` and ``torch.load(weights_only=True)``: no code is needed to read it.
+    """
+    _, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    version, internal, gauss_next = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": list(torch.cuda.get_rng_state_all()) if torch.cuda.is_available() else [],
+        "numpy": [torch.from_numpy(np.asarray(keys, dtype=np.int64)), int(position), int(has_gauss), float(gauss)],
+        "python": [version, list(internal), gauss_next],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Put back what ``random_state`` returned. GPU generators are put back when there are as many GPUs as then."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    version, internal, gauss_next = state["python"]
+    random.setstate((version, tuple(internal), gauss_next))

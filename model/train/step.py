@@ -1,0 +1,129 @@
+"""One optimiser step of both engines: the whole mathematics of pretraining, and no I/O.
+
+The order is the released one: the discriminator learns on the generator's predictions, then the generator on the
+discriminator's new opinion. Two things differ in cost and not in result. The prediction serves both, so the generator
+runs forward once (the released code runs it forward *and backward* twice). With gradient accumulation a loop "D then G
+per micro-batch" would be wrong, since DeepSpeed steps D only at the last micro-batch and G would see an old D before;
+so D goes over all micro-batches first and the generator's forward is repeated for its own pass.
+
+The generator's loss passes through ``discriminator.module`` with frozen parameters, never through the engine: else its
+gradients would leak into the discriminator's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from model.data.batch import ClipBatch
+from model.losses import adversarial_loss, discriminator_loss, reconstruction_loss
+from model.train.engines import Engines, frozen
+from model.train_config import AdversarialConfig
+
+
+class StepResult(NamedTuple):
+    """Losses of this rank (0-d fp32, means over its micro-batches), taken before the update they led to.
+
+    ``is_finite`` is the same on all ranks; when False neither engine was updated. Gradient norms are global, and None
+    when nothing was updated.
+    """
+
+    reconstruction: Tensor
+    adversarial_g: Tensor
+    discriminator: Tensor
+    is_finite: bool
+    grad_norm_g: float | None
+    grad_norm_d: float | None
+
+
+class _Forward(NamedTuple):
+    """pred_BMP, target_BMP of the hidden patches, and the reconstruction loss."""
+
+    pred_BMP: Tensor
+    target_BMP: Tensor
+    loss: Tensor
+
+
+def pretrain_step(engines: Engines, batches: Sequence[ClipBatch], cfg: AdversarialConfig) -> StepResult:
+    """Update discriminator and generator once on this rank's share of a global batch. Collective.
+
+    Args:
+        engines: both engines, learning rates set.
+        batches: one micro-batch per accumulation, all of one size, on the engines' device.
+        cfg: adversarial settings.
+
+    A loss that is not finite on any rank makes all ranks skip both updates, so the run equals one without this step.
+    """
+    if len(batches) != engines.accumulation:
+        raise ValueError(f"{len(batches)} micro-batches, and the engines accumulate {engines.accumulation}")
+    single = len(batches) == 1
+    with nullcontext() if single else torch.no_grad():
+        forwards = [_forward(engines, batch) for batch in batches]
+        d_losses = [_discriminator_loss(engines, forward, cfg) for forward in forwards]
+    reconstruction = _mean([forward.loss for forward in forwards])
+    d_loss = _mean(d_losses)
+    if not _all_finite(engines.device, reconstruction, d_loss):
+        return StepResult(reconstruction, torch.zeros_like(d_loss), d_loss, False, None, None)
+
+    discriminator = engines.discriminator
+    if discriminator is not None:
+        for repeat in range(cfg.d_steps):
+            for forward, first_loss in zip(forwards, d_losses, strict=True):
+                fresh = not single or repeat > 0
+                discriminator.backward(_discriminator_loss(engines, forward, cfg) if fresh else first_loss)
+                discriminator.step()
+
+    adversarial = []
+    for batch, forward in zip(batches, forwards, strict=True):
+        current = forward if single else _forward(engines, batch)
+        term = _adversarial_loss(engines, current)
+        engines.generator.backward(current.loss + cfg.weight * term)
+        engines.generator.step()
+        adversarial.append(term.detach())
+    return StepResult(
+        reconstruction, _mean(adversarial), d_loss, True, _grad_norm(engines.generator), _grad_norm(discriminator)
+    )
+
+
+def _forward(engines: Engines, batch: ClipBatch) -> _Forward:
+    pred_BMP, target_BMP = engines.generator(batch.clip_BTHWC.permute(0, 4, 1, 2, 3), batch.is_masked_BL)
+    return _Forward(pred_BMP, target_BMP, reconstruction_loss(pred_BMP, target_BMP))
+
+
+def _discriminator_loss(engines: Engines, forward: _Forward, cfg: AdversarialConfig) -> Tensor:
+    """Wasserstein loss of D on detached predictions; 0 without a discriminator. One forward over fakes and reals."""
+    if engines.discriminator is None:
+        return torch.zeros((), device=engines.device)
+    fake_BMP, real_BMP = forward.pred_BMP.detach(), forward.target_BMP.to(forward.pred_BMP.dtype)
+    scores = engines.discriminator(torch.cat([fake_BMP, real_BMP]))
+    fake_scores, real_scores = scores.chunk(2)
+    return discriminator_loss(fake_scores, real_scores)
+
+
+def _adversarial_loss(engines: Engines, forward: _Forward) -> Tensor:
+    if engines.discriminator is None:
+        return torch.zeros((), device=engines.device)
+    with frozen(engines.discriminator.module) as judge:
+        return adversarial_loss(judge(forward.pred_BMP))
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack([value.detach().float() for value in values]).mean()
+
+
+def _all_finite(device: torch.device, *values: Tensor) -> bool:
+    """Whether every value is finite on every rank. Collective."""
+    finite = torch.stack([torch.isfinite(value) for value in values]).all().float().reshape(1).to(device)
+    dist.all_reduce(finite, op=dist.ReduceOp.MIN)
+    return bool(finite.item())
+
+
+def _grad_norm(engine: object | None) -> float | None:
+    """Global norm of the last update's gradients, as DeepSpeed measured it."""
+    norm = None if engine is None else engine.get_global_grad_norm()  # type: ignore[attr-defined]
+    return None if norm is None else float(norm)

@@ -1,0 +1,42 @@
+"""The engine scenarios, run once on one rank and once on two."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_scenarios(out: Path, world: int) -> dict[str, Any]:
+    """Run every scenario on ``world`` ranks of this machine."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*command, "-m", "tests.support.engine_scenarios", str(out)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    return torch.load(out / "results.pt", weights_only=False)
+
+
+@pytest.fixture(scope="session")
+def one_rank(tmp_path_factory) -> dict[str, Any]:
+    """Results on one rank."""
+    return run_scenarios(tmp_path_factory.mktemp("one-rank"), 1)
+
+
+@pytest.fixture(scope="session")
+def two_ranks(tmp_path_factory) -> dict[str, Any]:
+    """Results on two ranks."""
+    return run_scenarios(tmp_path_factory.mktemp("two-ranks"), 2)
+
+
+@pytest.fixture(params=["one_rank", "two_ranks"])
+def any_world(request) -> dict[str, Any]:
+    """Results on one rank, then on two."""
+    return request.getfixturevalue(request.param)

@@ -1,0 +1,108 @@
+"""Two DeepSpeed engines against plain PyTorch: equal weights, no gradient in the wrong network, bad steps skipped."""
+
+import math
+
+import pytest
+import torch
+
+from infra.errors import ConfigError
+from model.train.engines import deepspeed_settings, resolve_precision
+from tests.support.engine_scenarios import BATCH, POISON_STEP, RATE, STEPS
+from tests.support.plain_loop import largest_difference, plain_run
+from tests.support.toy_nets import toy_nets
+
+LAST_BIAS = "body.2.bias"
+"""D's last bias: its true gradient under the Wasserstein loss is 0, and Adam blows its rounding noise up."""
+
+
+def assert_equal_runs(found: dict, plain: dict, tolerance: float) -> None:
+    assert largest_difference(found["G"], plain["G"]) <= tolerance
+    assert largest_difference(found["D"], plain["D"], skip=LAST_BIAS) <= tolerance
+
+
+@pytest.mark.parametrize(
+    ("world", "scenario", "parts"),
+    [
+        ("one_rank", "accumulation 1", 1),
+        ("one_rank", "accumulation 2", 2),
+        ("two_ranks", "accumulation 1", 2),
+        ("two_ranks", "accumulation 2", 4),
+        ("two_ranks", "zero 2", 4),
+    ],
+)
+def test_the_engines_equal_a_plain_loop_over_the_same_split(request, world, scenario, parts):
+    """Catches clipping (DeepSpeed's default), D stepping after G, and 'D then G per micro-batch' (off by 1.8e-3)."""
+    found = request.getfixturevalue(world)["parity"][scenario]
+    plain = plain_run(STEPS, parts, batch=BATCH, rate=RATE, weight=0.5)
+    assert_equal_runs(found, plain, 1e-5)
+    start = {name: value.detach() for name, value in toy_nets()[0].state_dict().items()}
+    assert largest_difference(plain["G"], start) > 1e-2  # the run did move the weights
+
+
+def test_one_rank_of_four_clips_equals_two_of_two_and_two_of_one_twice(one_rank, two_ranks):
+    """Catches a loss that is summed, or divided by ranks or accumulation once too often."""
+    runs = [one_rank["parity"]["accumulation 1"], *(two_ranks["parity"][f"accumulation {n}"] for n in (1, 2))]
+    for other in runs[1:]:
+        assert largest_difference(runs[0]["G"], other["G"]) <= 1e-5
+        # the noise of a split batch in D's Adam; plain PyTorch has it too
+        assert largest_difference(runs[0]["D"], other["D"], skip=LAST_BIAS) <= 1e-3
+
+
+def test_several_discriminator_steps_are_steps_on_the_same_prediction(any_world):
+    """Catches a second D step that is lost or accumulates onto the first."""
+    parts = 1 if any_world["resume"]["resumed 1"]["state"].world_size == 1 else 2
+    plain = plain_run(STEPS, parts, batch=BATCH, rate=RATE, weight=0.5, d_steps=2)
+    assert_equal_runs(any_world["parity"]["two d_steps"], plain, 1e-5)
+    once = any_world["parity"]["accumulation 1"]["D"]
+    assert largest_difference(plain["D"], once, skip=LAST_BIAS) > 1e-3
+
+
+def test_the_generators_loss_leaves_no_gradient_in_the_discriminator(any_world):
+    """Catches G's adversarial term reaching D: D's first update must not depend on its weight."""
+    for suffix in ("", ", accumulated"):
+        small, large = (any_world["leaks"][f"weight {weight}{suffix}"] for weight in (0, 9))
+        assert largest_difference(small["D"], large["D"]) == 0.0
+        assert largest_difference(small["G"], large["G"]) > 1e-4  # the term itself did arrive in G
+
+
+def test_the_discriminators_loss_leaves_no_gradient_in_the_generator(any_world):
+    """Catches a prediction that is not detached: with weight 0, G must train as if there were no D."""
+    with_d, alone = any_world["leaks"]["weight 0"], any_world["leaks"]["no discriminator"]
+    assert largest_difference(with_d["G"], alone["G"]) == 0.0
+    assert "D" not in alone
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_loss_that_is_nan_on_one_rank_skips_both_updates_on_all(any_world, accumulation):
+    """Catches the silent drift of G against D: the run must equal one without the step, bit for bit."""
+    poisoned, without = (any_world["bad step"][f"{kind} {accumulation}"] for kind in ("poisoned", "without"))
+    flags = [is_finite for _, _, is_finite in poisoned["steps"]]
+    assert flags == [step != POISON_STEP for step in range(STEPS)]
+    for network in ("G", "D"):
+        assert largest_difference(poisoned[network], without[network]) == 0.0
+        assert all(torch.isfinite(value).all() for value in poisoned[network].values())
+
+
+def test_losses_fall_and_are_finite(any_world):
+    """Catches a learning rate that never reaches the engines."""
+    losses = [loss for loss, _, _ in any_world["parity"]["accumulation 1"]["steps"]]
+    assert all(map(math.isfinite, losses))
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_settings_for_both_engines_never_clip_and_reduce_bf16_in_fp32():
+    """Catches DeepSpeed's own default of 1.0, which rescales D's updates."""
+    for precision in ("fp32", "bf16", "fp16"):
+        settings = deepspeed_settings(2, 3, 4, precision, 1)
+        assert settings["gradient_clipping"] == 0.0
+        assert settings["train_batch_size"] == 24
+    assert deepspeed_settings(1, 1, 1, "bf16", 1)["communication_data_type"] == "fp32"
+    assert "communication_data_type" not in deepspeed_settings(1, 1, 1, "fp32", 1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks what happens without a GPU")
+def test_fp16_on_a_cpu_is_refused_and_auto_is_fp32():
+    """DeepSpeed refuses fp16 with its own words, and torch's autocast not at all."""
+    assert resolve_precision("auto") == "fp32"
+    with pytest.raises(ConfigError, match="fp32"):
+        resolve_precision("fp16")

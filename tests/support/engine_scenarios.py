@@ -1,0 +1,237 @@
+"""What the engine tests run on N ranks, in one process group, since starting DeepSpeed costs most of the time.
+
+``python -m torch.distributed.run --standalone --nproc-per-node N -m tests.support.engine_scenarios OUT`` leaves
+``OUT/results.pt``: name of the scenario → its tensors and facts, as rank 0 saw them. Judging is left to the tests.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from infra.errors import CheckpointError
+from model.data.batch import ClipBatch
+from model.train.checkpoint import (
+    COMPLETE,
+    FOLDER,
+    TrainState,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
+from model.train.determinism import random_state, seed_everything
+from model.train.engines import Engines, build_engines, full_state, init_distributed
+from model.train.step import pretrain_step
+from model.train_config import AdversarialConfig, OptimConfig
+from tests.support.toy_nets import toy_batch, toy_nets
+
+BATCH, STEPS, RATE = 4, 6, 1e-2
+POISON_STEP = 2
+HALF = AdversarialConfig(weight=0.5)
+Poison = Callable[[int, ClipBatch], ClipBatch]
+
+
+class Bench:
+    """Makes engines and steps them on this rank's share of the toy batches."""
+
+    def __init__(self) -> None:
+        self.device = init_distributed()
+        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+
+    def engines(
+        self,
+        accumulation: int = 1,
+        *,
+        adversarial: bool = True,
+        zero_stage: int = 1,
+        precision: Any = "fp32",
+        seed: int = 0,
+    ) -> Engines:
+        generator, discriminator = toy_nets(seed)
+        seed_everything(seed, self.rank)
+        return build_engines(
+            generator, discriminator if adversarial else None, device=self.device, optim=OptimConfig(),
+            micro_batch=BATCH // self.world // accumulation, accumulation=accumulation, precision=precision,
+            zero_stage=zero_stage,
+        )  # fmt: skip
+
+    def run(
+        self,
+        engines: Engines,
+        steps: range,
+        cfg: AdversarialConfig = HALF,
+        poison: Poison | None = None,
+    ) -> dict[str, Any]:
+        """Step through ``steps``; return weights of both networks and the facts of each step."""
+        share = BATCH // self.world
+        facts = []
+        for step in steps:
+            mine = toy_batch(step).split(share)[self.rank]
+            mine = poison(step, mine) if poison else mine
+            engines.set_learning_rate(RATE)
+            result = pretrain_step(engines, mine.split(share // engines.accumulation), cfg)
+            facts.append((result.reconstruction.item(), result.discriminator.item(), result.is_finite))
+        found = {"steps": facts, "G": full_state(engines.generator)}
+        if engines.discriminator is not None:
+            found["D"] = full_state(engines.discriminator)
+        return found
+
+    def poison_last_rank(self, step: int, batch: ClipBatch) -> ClipBatch:
+        """Make one loss NaN on the last rank only: a mask that hides nothing leaves an empty mean."""
+        if step == POISON_STEP and self.rank == self.world - 1:
+            return batch._replace(is_masked_BL=torch.zeros_like(batch.is_masked_BL))
+        return batch
+
+    def state(self, step: int) -> TrainState:
+        return TrainState(step, {"version": 1, "seed": 0, "clips_seen": step * BATCH}, "digest", self.world)
+
+
+def parity(bench: Bench) -> dict[str, Any]:
+    found = {}
+    for accumulation in (1, 2):
+        if BATCH // bench.world // accumulation:
+            found[f"accumulation {accumulation}"] = bench.run(bench.engines(accumulation), range(STEPS))
+    found["zero 2"] = bench.run(bench.engines(2, zero_stage=2), range(STEPS))
+    found["two d_steps"] = bench.run(bench.engines(), range(STEPS), AdversarialConfig(weight=0.5, d_steps=2))
+    return found
+
+
+def leaks(bench: Bench) -> dict[str, Any]:
+    one = range(1)
+    return {
+        "weight 0": bench.run(bench.engines(), one, AdversarialConfig(weight=0.0)),
+        "weight 9": bench.run(bench.engines(), one, AdversarialConfig(weight=9.0)),
+        "no discriminator": bench.run(bench.engines(adversarial=False), one, AdversarialConfig(weight=0.0)),
+        "weight 0, accumulated": bench.run(bench.engines(2), one, AdversarialConfig(weight=0.0)),
+        "weight 9, accumulated": bench.run(bench.engines(2), one, AdversarialConfig(weight=9.0)),
+    }
+
+
+def bad_step(bench: Bench) -> dict[str, Any]:
+    rest = [step for step in range(STEPS) if step != POISON_STEP]
+    return {
+        f"{kind} {accumulation}": bench.run(bench.engines(accumulation), steps, poison=poison)  # type: ignore[arg-type]
+        for accumulation in (1, 2)
+        for kind, steps, poison in (("poisoned", range(STEPS), bench.poison_last_rank), ("without", rest, None))
+    }
+
+
+def resume(bench: Bench, out: Path) -> dict[str, Any]:
+    """Steps 0..5 at once, and 0..2, save, fresh engines with other weights, load, 3..5."""
+    found: dict[str, Any] = {}
+    for accumulation in (1, 2):
+        whole = bench.engines(accumulation)
+        noise = [torch.rand(1).item() for _ in range(2)]
+        bench.run(whole, range(3))
+        folder = out / f"resume-{accumulation}"
+        save_checkpoint(folder, whole, bench.state(3), keep_last=2)
+        next_noise = torch.rand(3)
+        found[f"uninterrupted {accumulation}"] = bench.run(whole, range(3, STEPS)) | {
+            "noise": next_noise,
+            "spent": noise,
+        }
+        other = bench.engines(accumulation, seed=7)
+        found[f"before loading {accumulation}"] = {"G": full_state(other.generator), "noise": torch.rand(3)}
+        state = load_checkpoint(folder, other, config_digest="digest")
+        resumed_noise = torch.rand(3)
+        found[f"resumed {accumulation}"] = bench.run(other, range(3, STEPS)) | {
+            "noise": resumed_noise,
+            "state": state,
+        }
+    found["weights alone"] = _weights_alone(bench, out / "resume-1")
+    found["other digest"] = _refusal(out / "resume-1", bench.engines(), "other")
+    gathered: list[Any] = [None] * bench.world
+    dist.all_gather_object(gathered, random_state()["torch"].tolist())
+    found["ranks differ in noise"] = len({tuple(state) for state in gathered}) == bench.world
+    return found
+
+
+def damage(bench: Bench, out: Path) -> dict[str, Any]:
+    """Two checkpoints; the newer is damaged in each way; what is loaded, and what of."""
+    engines = bench.engines()
+    whole = out / "whole"
+    for step in (1, 2):
+        bench.run(engines, range(step - 1, step))
+        save_checkpoint(whole, engines, bench.state(step), keep_last=2)
+    found: dict[str, Any] = {"kept": [path.name for path in list_checkpoints(whole)]}
+    newest = f"{FOLDER}/step-000002"
+    moments = f"{newest}/D/zero_pp_rank_{bench.world - 1}_mp_rank_00_optim_states.pt"
+    for name, harm in {
+        "whole": lambda folder: None,
+        "rank's file missing": lambda folder: (folder / moments).unlink(),
+        "rank's file truncated": lambda folder: (folder / moments).write_bytes((folder / moments).read_bytes()[:-9]),
+        "a flipped byte": lambda folder: _flip(folder / moments),
+        "another step's file": lambda folder: shutil.copy(
+            folder / moments.replace("step-000002", "step-000001"), folder / moments
+        ),
+        "no manifest": lambda folder: (folder / newest / COMPLETE).unlink(),
+        "killed while writing": lambda folder: (folder / newest).rename(folder / f"{newest}.tmp"),
+        "all damaged": lambda folder: [(path / COMPLETE).write_text("{") for path in list_checkpoints(folder)],
+        "none": lambda folder: shutil.rmtree(folder / FOLDER),
+    }.items():
+        folder = out / "damaged" / name.replace(" ", "-")
+        if bench.rank == 0:
+            shutil.copytree(whole, folder)
+            harm(folder)
+        dist.barrier()
+        fresh = bench.engines(seed=7)
+        try:
+            state = load_checkpoint(folder, fresh, config_digest="digest")
+            found[name] = state.step if state else None
+        except CheckpointError as error:
+            found[name] = str(error)
+    return found
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def _weights_alone(bench: Bench, folder: Path) -> dict[str, Any]:
+    """What a resume that forgets optimiser and random state would do: the resume test must be able to fail."""
+    engines = bench.engines(seed=7)
+    path = str(folder / FOLDER / "step-000003")
+    for tag, engine in (("G", engines.generator), ("D", engines.discriminator)):
+        assert engine is not None
+        engine.load_checkpoint(path, tag=tag, load_optimizer_states=False)
+    noise = torch.rand(3)
+    return bench.run(engines, range(3, STEPS)) | {"noise": noise}
+
+
+def _refusal(folder: Path, engines: Engines, digest: str) -> str:
+    try:
+        load_checkpoint(folder, engines, config_digest=digest)
+    except CheckpointError as error:
+        return str(error)
+    return "no error"
+
+
+def main() -> None:
+    """Run every scenario."""
+    torch.set_num_threads(1)
+    out = Path(sys.argv[1])
+    bench = Bench()
+    results = {
+        "parity": parity(bench),
+        "leaks": leaks(bench),
+        "bad step": bad_step(bench),
+        "resume": resume(bench, out),
+        "damage": damage(bench, out),
+    }
+    if bench.rank == 0:
+        torch.save(results, out / "results.pt")
+        (out / "done.json").write_text(json.dumps(sorted(results)))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
