@@ -51,8 +51,10 @@ class TrackConfig(BaseConfig):
     """Least IoU between neighbouring key frames of one track."""
     max_gap_frames: int = Field(default=12, ge=0)
     """A face may be missed for this many frames and stay one track."""
-    shot_threshold: float = Field(default=0.35, gt=0)
-    """Mean absolute difference of small grey frames, in [0, 1] of full scale, above which a shot boundary is seen."""
+    shot_threshold: float = Field(default=0.12, gt=0)
+    """Mean absolute difference of small grey frames, in [0, 1] of full scale, above which a shot boundary is seen.
+    Motion stayed below 0.04 in eleven real videos, a changing inset below 0.10; 106 of 110 joins of two of them
+    lie above 0.12."""
     smooth_s: float = Field(default=0.5, ge=0)
     """Standard deviation of the box path's smoothing, in seconds."""
     margin: float = Field(default=1.3, ge=1, le=3)

@@ -61,7 +61,11 @@ class CenterFaceDetector:
         input_FCHW = np.ascontiguousarray(small_FHWC.transpose(0, 3, 1, 2), dtype=np.float32)
         outputs = self._session.run(list(OUTPUTS), {"input.1": input_FCHW})
         scale_2 = np.array([width / size[0], height / size[1]], np.float32)
-        return [_decode(*each, self._threshold, scale_2) for each in zip(*outputs, strict=True)]
+        heats, sizes, offsets, points = outputs
+        return [
+            _decode(heats[index], sizes[index], offsets[index], points[index], self._threshold, scale_2)
+            for index in range(len(frames_FHWC))
+        ]
 
 
 def _decode(

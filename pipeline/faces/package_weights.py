@@ -24,7 +24,7 @@ def package_file(package: str, name: str) -> Path:
         path = Path(folder) / name
         if path.is_file():
             return path
-    raise WeightsError(f"{name} was not found inside the package '{package}'; install it with pip as the lock file says")
+    raise WeightsError(f"{name} was not found inside the package '{package}'; install what the lock file lists")
 
 
 @lru_cache(maxsize=8)

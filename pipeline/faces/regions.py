@@ -50,7 +50,7 @@ def to_bits(label_maps_RHW: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: wrong type or size, or a label above 10.
     """
-    if label_maps_RHW.ndim != 3 or label_maps_RHW.dtype != np.uint8:  # noqa: PLR2004
+    if label_maps_RHW.ndim != 3 or label_maps_RHW.dtype != np.uint8:
         raise ValueError(f"label maps are uint8 (R, H, W), not {label_maps_RHW.dtype} {label_maps_RHW.shape}")
     maps, height, width = label_maps_RHW.shape
     if height % CELL or width % CELL:

@@ -13,11 +13,11 @@ import numpy as np
 # Read once, when decord is loaded: how often it retries at the end of a stream whose container promises more frames
 # than it holds. The default, 10240, looks like a hang.
 os.environ.setdefault("DECORD_EOF_RETRY_MAX", "128")
-import decord  # noqa: E402  (after its environment)
+import decord
 
-from pipeline.media.probe import OPEN_OPTIONS, check_readable, local_name, plain  # noqa: E402
-from pipeline.rejects import RejectError  # noqa: E402
-from pipeline.rows import RejectReason  # noqa: E402
+from pipeline.media.probe import OPEN_OPTIONS, check_readable, local_name, plain
+from pipeline.rejects import RejectError
+from pipeline.rows import RejectReason
 
 logger = logging.getLogger(__name__)
 decord.logging.set_level(decord.logging.FATAL)
@@ -25,9 +25,9 @@ av.logging.set_level(None)
 
 CHUNK_BYTES = 128 << 20
 """A chunk never holds more than this, whatever number of frames is asked for: 8K frames are 100 MB each."""
-# decord replaces a frame it cannot decode by its neighbour. Its default tolerance (-1) does so without a word and 0 means
-# the same; the smallest positive share of the frames makes it raise at the first such frame.
 NO_DUPLICATES = 1e-9
+"""decord's ``fault_tol``. It replaces a frame it cannot decode by its neighbour: with -1 (its default) and 0 without a
+word; a positive share of the frames makes it raise, the smallest one at the first such frame."""
 
 
 class VideoFrames:

@@ -26,7 +26,7 @@ def encode_clip(frames_FHWC: np.ndarray, fps: float, cfg: ClipConfig) -> bytes:
         The file. Same frames, same settings, same library: same bytes (one thread, no time stamps of today, no scene
         cuts moving the key frames). No B-frames: decoding order is display order, and a window never needs the future.
     """
-    if frames_FHWC.ndim != 4 or frames_FHWC.dtype != np.uint8 or not len(frames_FHWC):  # noqa: PLR2004
+    if frames_FHWC.ndim != 4 or frames_FHWC.dtype != np.uint8 or not len(frames_FHWC):
         raise ValueError(f"a clip is uint8 (F, H, W, 3) with F ≥ 1, not {frames_FHWC.dtype} {frames_FHWC.shape}")
     _, height, width, _ = frames_FHWC.shape
     file = io.BytesIO()

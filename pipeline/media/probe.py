@@ -51,7 +51,8 @@ def probe(path: str, max_pixels: int | None = None) -> VideoInfo:
         rotation = round(frame.rotation / 90) * 90 % 360
         width, height = (frame.height, frame.width) if rotation % 180 else (frame.width, frame.height)
         fps = _fps(stream)
-        return VideoInfo(width=width, height=height, fps=fps, frames=_stated_frames(stream, fps), rotation=rotation)
+        frames = _stated_frames(container, stream, fps)
+        return VideoInfo(width=width, height=height, fps=fps, frames=frames, rotation=rotation)
 
 
 def check_readable(path: str) -> None:
@@ -102,10 +103,9 @@ def _fps(stream: av.VideoStream) -> float:
     return FALLBACK_FPS
 
 
-def _stated_frames(stream: av.VideoStream, fps: float) -> int:
+def _stated_frames(container: av.container.InputContainer, stream: av.VideoStream, fps: float) -> int:
     if stream.frames > 0:
         return int(stream.frames)
     if stream.duration and stream.time_base:
         return round(Fraction(stream.duration) * stream.time_base * Fraction(fps))
-    container_s = (stream.container.duration or 0) / av.time_base
-    return round(container_s * fps)
+    return round((container.duration or 0) / av.time_base * fps)

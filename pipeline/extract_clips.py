@@ -1,0 +1,202 @@
+"""One video in, its face clips out: probe, decode, detect, link, smooth, crop, encode.
+
+Two passes over the frames, in chunks: the first finds the tracks, the second crops them. Memory is bounded by the chunk
+and by the faces in sight at a time, not by the length of the video.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+import cv2
+import numpy as np
+
+from pipeline.config import IngestConfig
+from pipeline.dataset.format import REGION_STRIDE, clip_key
+from pipeline.faces.backend import FaceDetector, build_detector, detector_name, parser_name
+from pipeline.faces.crop import blur_and_exposure, crop_square
+from pipeline.faces.filters import face_side, filter_reason
+from pipeline.faces.scan import Scan, scan_faces
+from pipeline.faces.track import build_track, link_detections
+from pipeline.media.clock import StageClock
+from pipeline.media.decode import VideoFrames
+from pipeline.media.encode import encode_clip
+from pipeline.media.probe import probe
+from pipeline.rejects import RejectError
+from pipeline.rows import (
+    ClipMeta,
+    EncodedClip,
+    FaceTrack,
+    Quality,
+    RejectReason,
+    SourceVideo,
+    VideoInfo,
+    VideoOutcome,
+)
+
+HOLD_BYTES = 256 << 20
+"""A video whose decoded frames take no more than this is decoded once and kept for the second pass."""
+
+
+@dataclass(slots=True)
+class _OpenClip:
+    """A clip that is being filled: frames ``start`` … ``end - 1`` of the video."""
+
+    track: FaceTrack
+    start: int
+    end: int
+    crops: list[np.ndarray] = field(default_factory=list)
+
+
+class ClipExtractor:
+    """Turns videos into clips, one after another; holds the detector.
+
+    Deterministic: same file, same settings, same type of device, same clips, byte for byte, whatever the chunk size.
+    Sets OpenCV to one thread, since callers run one process per core.
+
+    Attributes:
+        outcome: what became of the last video; set when its iteration has ended, also by a RejectError.
+    """
+
+    outcome: VideoOutcome
+
+    def __init__(self, cfg: IngestConfig, recipe: str, detector: FaceDetector | None = None) -> None:
+        """Load the configured detector, unless one is given.
+
+        Raises:
+            WeightsError: its weights cannot be had.
+        """
+        cv2.setNumThreads(1)
+        self._cfg, self._recipe = cfg, recipe
+        self._detector = detector or build_detector(cfg.faces)
+
+    def __call__(self, video: SourceVideo, path: str, split: str) -> Iterator[EncodedClip]:
+        """Yield the clips of one video, in the order in which they end.
+
+        Args:
+            video: its identity, name and labels.
+            path: local file.
+            split: train, val or test; written into the clips.
+
+        Raises:
+            RejectError: the video gives no clip; ``outcome`` has the reason and what was counted until then.
+        """
+        clock = StageClock()
+        outcome = VideoOutcome(video.digest, video.name, video.bytes, labels=video.labels)
+        try:
+            with clock("probe"):
+                info = probe(path, self._cfg.limits.max_pixels)
+            outcome = replace(outcome, info=info)
+            frames = VideoFrames(path)
+            chunk = self._cfg.limits.chunk_frames
+            scan = scan_faces(
+                clock.over("decode", frames.iter_chunks(chunk)),
+                self._detector,
+                self._cfg.track,
+                hold_bytes=HOLD_BYTES,
+                clock=clock,
+            )
+            outcome = replace(outcome, decoded=scan.frames, faces=scan.faces)
+            with clock("track"):
+                tracks, filtered, detected = self._tracks(scan, info)
+            outcome = replace(
+                outcome, tracks=len(tracks) + sum(filtered.values()), filtered=filtered, detected=detected
+            )
+            if not tracks:
+                raise _nothing_left(outcome)
+            chunks = scan.held if scan.held is not None else frames.iter_chunks(chunk)
+            for clip in self._crop(clock.over("decode", chunks), tracks, clock):
+                outcome = replace(outcome, clips=outcome.clips + 1)
+                with clock("encode"):
+                    encoded = self._encode(clip, video, info, split)
+                yield encoded
+        except RejectError as reject:
+            outcome = replace(outcome, clips=0, reject=reject.reason, detail=reject.detail)
+            raise
+        finally:
+            self.outcome = replace(outcome, seconds=clock.seconds)
+
+    def _tracks(self, scan: Scan, info: VideoInfo) -> tuple[list[FaceTrack], dict[str, int], int]:
+        """Return the tracks that are kept, numbered from 0; those left out, by reason; the frames that show a face."""
+        cfg = self._cfg.track
+        kept: list[FaceTrack] = []
+        filtered: Counter[str] = Counter()
+        has_face_F = np.zeros(scan.frames, bool)
+        for chain in link_detections(scan.key_frames, scan.cuts, cfg):
+            track = build_track(len(kept), chain, scan.key_frames, cfg, info.fps)
+            has_face_F[track.start : track.end] = True
+            reason = filter_reason(track, chain, scan.quality, cfg)
+            if reason is None:
+                kept.append(track)
+            else:
+                filtered[reason.value] += 1
+        return kept, dict(sorted(filtered.items())), int(has_face_F.sum())
+
+    def _crop(
+        self, chunks: Iterable[tuple[int, np.ndarray]], tracks: list[FaceTrack], clock: StageClock
+    ) -> Iterator[_OpenClip]:
+        """Yield each clip of each track when its last frame has been cropped."""
+        longest = self._cfg.clip.max_frames
+        waiting = [
+            _OpenClip(track, start, min(start + longest, track.end))
+            for track in tracks
+            for start in range(track.start, track.end, longest)
+        ]
+        waiting.sort(key=lambda clip: (clip.end, clip.track.track))
+        for first, frames_FHWC in chunks:
+            stop = first + len(frames_FHWC)
+            with clock("crop"):
+                for clip in waiting:
+                    for number in range(max(first, clip.start), min(stop, clip.end)):
+                        square_4 = clip.track.crops_F4[number - clip.track.start]
+                        clip.crops.append(crop_square(frames_FHWC[number - first], square_4, self._cfg.clip.size))
+            while waiting and waiting[0].end <= stop:
+                yield waiting.pop(0)
+        if waiting:
+            raise RejectError(RejectReason.DECODE_FAILED, "it ended earlier when it was decoded a second time")
+
+    def _encode(self, clip: _OpenClip, video: SourceVideo, info: VideoInfo, split: str) -> EncodedClip:
+        track, crops_FHWC = clip.track, np.stack(clip.crops)
+        rows = slice(clip.start - track.start, clip.end - track.start)
+        judged = [blur_and_exposure(crop) for crop in crops_FHWC[::REGION_STRIDE]]
+        blur, exposure = np.mean(judged, axis=0)
+        meta = ClipMeta(
+            key=clip_key(video.digest, track.track, clip.start, self._recipe),
+            video=video.digest,
+            name=video.name,
+            track=track.track,
+            start_frame=clip.start,
+            end_frame=clip.end,
+            fps=info.fps,
+            source_width=info.width,
+            source_height=info.height,
+            crops=_rounded(track.crops_F4[rows]),
+            landmarks=_rounded(track.landmarks_F52[rows]),
+            quality=Quality(
+                score=round(float(track.scores_F[rows].mean()), 4),
+                face_px=round(face_side(track.boxes_F4[rows]), 2),
+                blur=round(float(blur), 2),
+                exposure=round(float(exposure), 2),
+            ),
+            detector=detector_name(self._cfg.faces),
+            parser=parser_name(self._cfg.faces),
+            recipe=self._recipe,
+            labels=video.labels,
+            split=split,
+            identity=video.identity,
+        )
+        return EncodedClip(meta, encode_clip(crops_FHWC, info.fps, self._cfg.clip))
+
+
+def _nothing_left(outcome: VideoOutcome) -> RejectError:
+    if not outcome.faces:
+        return RejectError(RejectReason.NO_FACE, f"no face in {outcome.decoded} frames")
+    why = ", ".join(f"{count} {reason}" for reason, count in outcome.filtered.items())
+    return RejectError(RejectReason.NO_TRACK, f"all {outcome.tracks} tracks were filtered out: {why}")
+
+
+def _rounded(values: np.ndarray) -> list:
+    """Hundredths of a pixel are enough, and keep the metadata small."""
+    return np.round(values.astype(np.float64), 2).tolist()
