@@ -122,7 +122,7 @@ def _load(path: Path, count: int) -> tuple[np.ndarray, np.ndarray] | None:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         _log.warning("cached features %s cannot be read (%s); computing them again", path, error)
         return None
-    if features_ND.ndim != 2 or len(features_ND) != count or labels_N.shape != (count,):  # noqa: PLR2004
+    if features_ND.ndim != 2 or len(features_ND) != count or labels_N.shape != (count,):
         _log.warning("cached features %s have shape %s, not %d rows; computing again", path, features_ND.shape, count)
         return None
     return features_ND, labels_N

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from infra.errors import TrainingError
 from infra.progress import Progress
@@ -139,7 +139,7 @@ def _clip(samples: Sequence[Sample], device: torch.device) -> Tensor:
 
 def _loss(detector: Detector, samples: Sequence[Sample], device: torch.device) -> Tensor:
     labels_B = torch.tensor([s.label for s in samples], dtype=torch.float32, device=device)
-    return F.binary_cross_entropy_with_logits(detector(_clip(samples, device)), labels_B)
+    return binary_cross_entropy_with_logits(detector(_clip(samples, device)), labels_B)
 
 
 @torch.no_grad()

@@ -44,8 +44,10 @@ def measure(
         raise DatasetError(f"{len(scores_N)} scores, {len(labels_N)} labels and {len(groups)} groups do not fit")
     if not np.isfinite(scores_N).all():
         raise DatasetError("a score is not a finite number; training diverged: lower the learning rate")
-    if len(set(labels_N.tolist())) < 2:  # noqa: PLR2004
-        raise DatasetError(f"AUC needs both classes, and all {len(labels_N)} test labels are alike; test on more videos")
+    if len(set(labels_N.tolist())) < 2:
+        raise DatasetError(
+            f"AUC needs both classes, and all {len(labels_N)} test labels are alike; test on more videos"
+        )
     scores, labels = torch.from_numpy(scores_N.astype(np.float64)), torch.from_numpy(labels_N.astype(np.int64))
     low, high = _interval(scores, labels, groups, resamples, seed)
     return BinaryMetrics(
@@ -62,7 +64,7 @@ def _interval(
     scores: torch.Tensor, labels: torch.Tensor, groups: Sequence[str], resamples: int, seed: int
 ) -> tuple[float | None, float | None]:
     names = sorted(set(groups))
-    if len(names) < 2:  # noqa: PLR2004
+    if len(names) < 2:
         return None, None
     place = {name: i for i, name in enumerate(names)}
     members = [np.flatnonzero(np.asarray([place[g] for g in groups]) == i) for i in range(len(names))]

@@ -20,13 +20,12 @@ def draw_pairs(pixels: ClipPixels, windows: Sequence[Window], path: Path) -> Non
 
     With labelled fakes there is no pair; real and fake clips then follow one another, one row each.
     """
-    rows, heads = [], ("real",) * 3 + ("fake",) * 3 + ("difference",)
-    if pixels.fakes == "labels":
-        heads = ("start", "middle", "end")
+    rows = []
+    heads = ["real"] * 3 + ["fake"] * 3 + ["difference"] if pixels.fakes == "self_blend" else ["start", "middle", "end"]
     for window in windows:
         samples = pixels.samples(window)
         tiles = [tile for sample in samples for tile in _frames(sample.frames_THWC)]
-        if len(samples) == 2:  # noqa: PLR2004
+        if len(samples) == 2:
             difference = tiles[4].astype(np.int16) - tiles[1].astype(np.int16)
             tiles.append(np.clip(128 + 4 * difference, 0, 255).astype(np.uint8))
         else:

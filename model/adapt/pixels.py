@@ -60,8 +60,8 @@ def choose_fakes(clips: Sequence[ClipRow], wanted: Literal["auto", "self_blend",
     found = {clip.label for clip in clips} - {None}
     if wanted == "labels" and found != {"real", "fake"}:
         raise ConfigError(
-            f"data.fakes=labels needs clips labelled real and clips labelled fake; found {sorted(map(str, found)) or 'none'}; "
-            "use data.fakes=self_blend"
+            f"data.fakes=labels needs clips labelled real and clips labelled fake; found "
+            f"{sorted(map(str, found)) or 'none'}; use data.fakes=self_blend"
         )
     if wanted == "auto":
         return "labels" if found == {"real", "fake"} else "self_blend"

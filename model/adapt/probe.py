@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from infra.errors import TrainingError
 from infra.progress import Progress
@@ -41,8 +41,10 @@ def train_probe(
     convex and needs no random start.
 
     Args:
-        train_ND, val_ND: float32 pooled features (clips, feature width).
-        train_labels_N, val_labels_N: 0 real, 1 fake.
+        train_ND: float32 pooled features (clips, feature width) to train on.
+        train_labels_N: 0 real, 1 fake.
+        val_ND: features that choose the epoch and drive the plateau schedule.
+        val_labels_N: their labels.
         cfg: epochs, learning rate, schedule.
         label: name shown with the progress.
         show: whether progress is shown.
@@ -67,11 +69,11 @@ def train_probe(
     with Progress(label, cfg.epochs, unit="epoch", enabled=show) as progress:
         for epoch in range(cfg.epochs):
             optimizer.zero_grad(set_to_none=True)
-            loss = F.binary_cross_entropy_with_logits(probe(x_ND)[:, 0], y_N)
+            loss = binary_cross_entropy_with_logits(probe(x_ND)[:, 0], y_N)
             loss.backward()
             optimizer.step()
             with torch.no_grad():
-                val_loss = float(F.binary_cross_entropy_with_logits(probe(val_x_ND)[:, 0], val_y_N))
+                val_loss = float(binary_cross_entropy_with_logits(probe(val_x_ND)[:, 0], val_y_N))
             schedule.step(val_loss)
             losses.append((float(loss.detach()), val_loss))
             if val_loss < best:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from infra.errors import MediaError
 from pipeline.dataset.format import REGION_STRIDE
 from pipeline.faces.regions import GROUPS
+
 
 def _bits(*groups: str) -> int:
     """Region bits of some groups of ``GROUPS`` together."""
@@ -104,7 +106,7 @@ def self_blend(
     Raises:
         ValueError: no region map shows a face, or shapes do not fit.
     """
-    if frames_THWC.ndim != 4 or frames_THWC.shape[-1] != 3 or frames_THWC.dtype != np.uint8:  # noqa: PLR2004
+    if frames_THWC.ndim != 4 or frames_THWC.shape[-1] != 3 or frames_THWC.dtype != np.uint8:
         raise ValueError(f"frames must be uint8 (T, H, W, 3), not {frames_THWC.dtype} {frames_THWC.shape}")
     if not has_face(regions_Rhw):
         raise ValueError("no region map of this clip shows a face, so it cannot be blended with itself")
@@ -210,9 +212,7 @@ def change_tone(frame_HWC: np.ndarray, tone: Tone) -> np.ndarray:
     elif tone.sharpness < 0:
         height, width = frame_HWC.shape[:2]
         factor = 1 + tone.sharpness / 2
-        small = cv2.resize(
-            result_HWC, (round(width * factor), round(height * factor)), interpolation=cv2.INTER_AREA
-        )
+        small = cv2.resize(result_HWC, (round(width * factor), round(height * factor)), interpolation=cv2.INTER_AREA)
         result_HWC = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     # saturation, gain and shift are one affine map of the three channels: one pass over the pixels
     colour_CC = tone.gain * (tone.saturation * np.eye(3) + (1 - tone.saturation) * np.outer(np.ones(3), _GREY_C))
@@ -241,7 +241,9 @@ def _hull(cells_hw: np.ndarray) -> np.ndarray:
 def _displaced(height: int, width: int, strength: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Sampling maps of a smooth random displacement with standard deviation ``strength`` of the side."""
     coarse_2hw = np.random.default_rng(seed).normal(0, 1, (2, 6, 6)).astype(np.float32)
-    fields = [cv2.resize(c_hw, (width, height), interpolation=cv2.INTER_CUBIC) * strength * height for c_hw in coarse_2hw]
+    fields = [
+        cv2.resize(c_hw, (width, height), interpolation=cv2.INTER_CUBIC) * strength * height for c_hw in coarse_2hw
+    ]
     y_HW, x_HW = np.mgrid[0:height, 0:width].astype(np.float32)
     return x_HW + fields[0], y_HW + fields[1]
 
@@ -258,9 +260,16 @@ def _finish(frames_THWC: np.ndarray, draw: BlendDraw) -> np.ndarray:
     finished = []
     for frame_HWC in frames_THWC:
         toned_HWC = np.rint(change_tone(frame_HWC, draw.common)).astype(np.uint8)
-        _, data = cv2.imencode(".jpg", toned_HWC[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, draw.jpeg])
-        finished.append(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+        finished.append(_through_jpeg(toned_HWC, draw.jpeg))
     return np.ascontiguousarray(np.stack(finished))
+
+
+def _through_jpeg(image_HWC: np.ndarray, quality: int) -> np.ndarray:
+    _, data = cv2.imencode(".jpg", image_HWC[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded_HWC = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    if decoded_HWC is None:
+        raise MediaError("OpenCV cannot read the JPEG it has just written; install the locked opencv-python-headless")
+    return decoded_HWC[..., ::-1]
 
 
 def _blur(mask_HW: np.ndarray, sigma: float) -> np.ndarray:

@@ -145,7 +145,7 @@ def _choose(
             f"data.split=manifest needs clips in two splits, and all of them are '{windows[0].clip.split}'; "
             "use data.split=auto"
         )
-    if kind == "video" and groups < 2:  # noqa: PLR2004
+    if kind == "video" and groups < 2:
         raise ConfigError("data.split=video needs at least two videos (or people); use data.split=time")
     return kind
 

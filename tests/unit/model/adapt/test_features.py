@@ -40,7 +40,8 @@ def test_rows_belong_to_their_windows_in_any_order(pixels, tmp_path):
     windows = choose_windows(list_clips(pixels.reader)[:4], 1, 0)
     encoder = Means()
     table = _compute(encoder, pixels, windows, tmp_path)
-    assert table.features_ND.shape == (8, 5) and table.labels_N.tolist() == [0, 1] * 4
+    assert table.features_ND.shape == (8, 5)
+    assert table.labels_N.tolist() == [0, 1] * 4
     for window in windows:
         real, fake = pixels.samples(window)
         with torch.no_grad():
@@ -57,7 +58,8 @@ def test_a_second_run_computes_nothing_and_other_inputs_compute_anew(pixels, tmp
     first, again, other = Means(), Means(), Means(seed=1)
     table = _compute(first, pixels, windows, tmp_path)
     assert np.array_equal(_compute(again, pixels, windows, tmp_path).features_ND, table.features_ND)
-    assert again.calls == 0 and first.calls > 0
+    assert again.calls == 0
+    assert first.calls > 0
     assert not np.array_equal(_compute(other, pixels, windows, tmp_path).features_ND, table.features_ND)
     digests = {
         features_digest(first, pixels, windows),

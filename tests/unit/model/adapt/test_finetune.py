@@ -89,7 +89,8 @@ def test_the_overfit_check_leaves_no_head_start(pixels, windows):
         without, pixels, windows[:4], windows[6:7], cfg.model_copy(update={"overfit_check_steps": 0}),
         device=CPU, seed=0,
     )  # fmt: skip
-    assert result.overfit is not None and result.overfit.last < result.overfit.first / 2
+    assert result.overfit is not None
+    assert result.overfit.last < result.overfit.first / 2
     assert all(torch.equal(with_check.state_dict()[n], v) for n, v in without.state_dict().items())
 
 

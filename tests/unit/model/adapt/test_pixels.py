@@ -60,7 +60,7 @@ def test_labels_are_used_where_both_are_there(labelled_dataset):
 def test_without_labels_fakes_are_made_and_asking_for_labels_is_refused(reader):
     clips = list_clips(reader)
     assert choose_fakes(clips, "auto") == "self_blend"
-    with pytest.raises(ConfigError, match="found none.*self_blend"):
+    with pytest.raises(ConfigError, match=r"found none.*self_blend"):
         choose_fakes(clips, "labels")
 
 

@@ -65,7 +65,8 @@ def test_the_kept_epoch_is_the_one_with_the_least_validation_loss():
 def test_the_same_input_gives_the_same_head():
     (train, y), (val, val_y) = _problem(), _problem(seed=1)
     one, two = (train_probe(train, y, val, val_y, CFG, show=False).head for _ in range(2))
-    assert torch.equal(one.weight, two.weight) and torch.equal(one.bias, two.bias)
+    assert torch.equal(one.weight, two.weight)
+    assert torch.equal(one.bias, two.bias)
 
 
 def test_a_constant_feature_does_no_harm_and_constant_features_are_refused():

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from torch.nn import functional as F
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from infra.errors import TrainingError
 from model.adapt.sanity import overfit_one_batch
 
 
 def _loss(net, x, y):
-    return lambda: F.binary_cross_entropy_with_logits(net(x)[:, 0], y)
+    return lambda: binary_cross_entropy_with_logits(net(x)[:, 0], y)
 
 
 def test_a_batch_that_can_be_learnt_passes():

@@ -82,7 +82,8 @@ def test_the_mask_is_an_opacity():
         draw = draw_blend(seed)
         mask_THW = blend_mask(_regions(), range(0, 32, 8), (SIDE, SIDE), draw)
         assert mask_THW.dtype == np.float32
-        assert 0 <= mask_THW.min() and mask_THW.max() <= draw.ratio + 1e-6
+        assert mask_THW.min() >= 0
+        assert mask_THW.max() <= draw.ratio + 1e-6
         assert mask_THW.max() > 0.99 * draw.ratio
         assert np.abs(np.diff(mask_THW, axis=2)).max() < 0.5
 
@@ -100,7 +101,8 @@ def test_even_the_smallest_area_makes_a_visible_fake():
 def test_a_clip_without_a_face_is_refused():
     """Catches a silent fake that is no fake: label noise."""
     nothing = np.ones((8, 28, 28), np.uint16)
-    assert not has_face(nothing) and has_face(_regions())
+    assert not has_face(nothing)
+    assert has_face(_regions())
     with pytest.raises(ValueError, match="shows a face"):
         self_blend(_frames(), nothing, 0)
     with pytest.raises(ValueError, match="uint8"):

@@ -120,7 +120,7 @@ def test_leaks_are_found():
 
 
 def test_too_little_material_is_one_sentence_with_the_cure():
-    with pytest.raises(ConfigError, match="leaves no window for .*gap_frames"):
+    with pytest.raises(ConfigError, match=r"leaves no window for .*gap_frames"):
         split_windows(windows({"a": 1}), kind="auto", **RULES)
     with pytest.raises(ConfigError, match="at least two videos"):
         split_windows(windows({"a": 9}), kind="video", **RULES)
@@ -136,7 +136,8 @@ def test_windows_start_at_region_maps_and_stay_inside_their_clip():
             for window in found:
                 assert len(window.indices) == 16
                 assert window.indices[0] % 4 == 0
-                assert 0 <= min(window.indices) and max(window.indices) < frames
+                assert min(window.indices) >= 0
+                assert max(window.indices) < frames
                 assert 128 <= window.start_frame < window.end_frame <= 128 + frames
     assert [w.indices[0] for w in windows_of(clip("a"), 2)] == [0, 32]
 

@@ -1,0 +1,173 @@
+"""From a video file to the windows that the network sees: whole frames or the face of each track, in one stream."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from model.window import plan_windows
+from pipeline.config import TrackConfig
+from pipeline.faces.backend import FaceDetector
+from pipeline.faces.crop import crop_square
+from pipeline.faces.filters import filter_reason
+from pipeline.faces.scan import Scan, scan_faces
+from pipeline.faces.track import build_track, link_detections
+from pipeline.media.clock import StageClock
+from pipeline.media.decode import VideoFrames
+from pipeline.rejects import RejectError
+from pipeline.rows import FaceTrack, RejectReason, VideoInfo
+
+CropMode = Literal["face", "none"]
+
+FACE_CROP_SIDE = 224
+_SQUARE_TOLERANCE = 1.1
+_FILLED = 0.5
+HOLD_BYTES = 256 << 20
+"""A video whose decoded frames take no more than this is decoded once and kept for the second pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedWindow:
+    """One window: ``indices`` are frames of the video, rising, repeats allowed; ``track`` is None for whole frames."""
+
+    track: int | None
+    indices: tuple[int, ...]
+
+
+class WindowPixels(NamedTuple):
+    """A window's place in the plan and its frames, uint8 RGB (T, side, side, 3)."""
+
+    row: int
+    frames_THWC: np.ndarray
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """All windows of one video, by track and time, and the squares to crop: frame → x0 y0 x1 y1 for each track."""
+
+    crop: CropMode
+    frames: int
+    windows: tuple[PlannedWindow, ...]
+    tracks: tuple[FaceTrack, ...]
+    info: VideoInfo
+    chunks: list[tuple[int, np.ndarray]] | None
+
+    def square(self, track: int | None, frame: int) -> np.ndarray:
+        """Return the square of one frame: of the track's path, or around the whole frame."""
+        if track is None:
+            return _whole_frame(self.info)
+        path = self.tracks[track]
+        square_4: np.ndarray = path.crops_F4[frame - path.start]
+        return square_4
+
+
+def plan_video(
+    frames: VideoFrames,
+    info: VideoInfo,
+    crop: Literal["auto", "face", "none"],
+    *,
+    detector: FaceDetector,
+    track_cfg: TrackConfig,
+    window_frames: int,
+    keep_tail: bool,
+    chunk: int,
+) -> WindowPlan:
+    """First pass: count the frames, find the faces where they are needed, and plan every window.
+
+    Raises:
+        RejectError: nothing can be decoded; or faces are wanted and there is none (``no_face``) or none worth keeping
+            (``no_track``).
+    """
+    if crop == "none" or (crop == "auto" and info.width == info.height == FACE_CROP_SIDE):
+        count = sum(len(frames_FHWC) for _, frames_FHWC in frames.iter_chunks(chunk))
+        return _plan("none", count, (), info, None, window_frames, keep_tail)
+    scan = scan_faces(
+        frames.iter_chunks(chunk), detector, track_cfg, hold_bytes=HOLD_BYTES, clock=StageClock()
+    )
+    tracks = _kept_tracks(scan, info, track_cfg)
+    if crop == "auto" and is_face_crop(scan, info):
+        return _plan("none", scan.frames, (), info, scan.held, window_frames, keep_tail)
+    if not scan.faces:
+        raise RejectError(RejectReason.NO_FACE, f"no face in {scan.frames} frames; crop=none takes the whole frame")
+    if not tracks:
+        raise RejectError(RejectReason.NO_TRACK, "faces were found, and every track is too short, too small or too bad")
+    return _plan("face", scan.frames, tracks, info, scan.held, window_frames, keep_tail)
+
+
+def is_face_crop(scan: Scan, info: VideoInfo) -> bool:
+    """Whether the frame is about square and one face fills at least half of its side on most key frames."""
+    if max(info.width, info.height) > _SQUARE_TOLERANCE * min(info.width, info.height):
+        return False
+    filled = sum(
+        len(faces.boxes_N4) == 1 and float((faces.boxes_N4[0, 2:] - faces.boxes_N4[0, :2]).max()) >= _FILLED * info.width
+        for _, faces in scan.key_frames
+    )
+    return filled > len(scan.key_frames) / 2
+
+
+def window_stream(plan: WindowPlan, frames: VideoFrames, side: int, chunk: int) -> Iterator[WindowPixels]:
+    """Second pass: yield each window when its last frame has been cropped; not in the order of the plan.
+
+    Holds one chunk and the windows that are open at a time: at most two for each face in sight.
+    """
+    wanted: dict[int, list[int]] = defaultdict(list)
+    for row, window in enumerate(plan.windows):
+        for index in set(window.indices):
+            wanted[index].append(row)
+    open_windows: dict[int, np.ndarray] = {}
+    chunks: Iterable[tuple[int, np.ndarray]] = plan.chunks if plan.chunks is not None else frames.iter_chunks(chunk)
+    for start, frames_FHWC in chunks:
+        for offset, frame_HWC in enumerate(frames_FHWC):
+            index = start + offset
+            crops: dict[int | None, np.ndarray] = {}
+            for row in wanted.pop(index, ()):
+                window = plan.windows[row]
+                if window.track not in crops:
+                    crops[window.track] = crop_square(frame_HWC, plan.square(window.track, index), side)
+                if row not in open_windows:
+                    open_windows[row] = np.empty((len(window.indices), side, side, 3), np.uint8)
+                open_windows[row][[i for i, wants in enumerate(window.indices) if wants == index]] = crops[window.track]
+                if index == window.indices[-1]:
+                    yield WindowPixels(row, open_windows.pop(row))
+    if open_windows or wanted:
+        raise RejectError(RejectReason.DECODE_FAILED, "it ended earlier when it was decoded a second time")
+
+
+def _plan(
+    crop: CropMode,
+    count: int,
+    tracks: tuple[FaceTrack, ...],
+    info: VideoInfo,
+    chunks: list[tuple[int, np.ndarray]] | None,
+    window_frames: int,
+    keep_tail: bool,
+) -> WindowPlan:
+    spans: list[tuple[int | None, int, int]] = [(t.track, t.start, len(t.scores_F)) for t in tracks]
+    if crop == "none":
+        spans = [(None, 0, count)]
+    windows = [
+        PlannedWindow(track, tuple(start + i for i in indices))
+        for track, start, length in spans
+        for indices in plan_windows(length, frames=window_frames, keep_tail=keep_tail)
+    ]
+    return WindowPlan(crop, count, tuple(windows), tracks, info, chunks)
+
+
+def _kept_tracks(scan: Scan, info: VideoInfo, cfg: TrackConfig) -> tuple[FaceTrack, ...]:
+    kept: list[FaceTrack] = []
+    for chain in link_detections(scan.key_frames, scan.cuts, cfg):
+        track = build_track(len(kept), chain, scan.key_frames, cfg, info.fps)
+        if filter_reason(track, chain, scan.quality, cfg) is None:
+            kept.append(track)
+    return tuple(kept)
+
+
+def _whole_frame(info: VideoInfo) -> np.ndarray:
+    """The smallest centred square that holds the whole frame."""
+    side = max(info.width, info.height)
+    x0, y0 = (info.width - side) / 2, (info.height - side) / 2
+    return np.array([x0, y0, x0 + side, y0 + side], np.float32)
