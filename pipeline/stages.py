@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from infra.errors import ProjectError
+from infra.errors import DatasetError, ProjectError
 from infra.sandbox import Sandbox, SandboxError, SandboxMemory, SandboxTimeout
 from infra.storage import Storage
 from pipeline.config import IngestConfig
@@ -231,6 +231,8 @@ def _own_failures_reject(work: Callable[[], VideoOutcome], seen: VideoOutcome) -
         reason, detail = lost.reason, str(lost)
     except RejectError as error:
         reason, detail = error.reason, error.detail
+    except DatasetError as error:  # its own result is damaged
+        reason, detail = RejectReason.INTERNAL, str(error)
     except ProjectError:
         raise
     except Exception as error:  # our own mistake must cost one video and not the night

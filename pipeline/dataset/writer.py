@@ -113,7 +113,7 @@ def _finished_samples(
             storage.download(work_key(unit, video, ending), path)
         clips = cleaning.enter_context(TarReader(clips_path))
         regions = cleaning.enter_context(TarReader(regions_path))
-        for key in (name.removesuffix(".json") for name in clips.names if name.endswith(".json")):
+        for key in (name.removesuffix(".mp4") for name in clips.names if name.endswith(".mp4")):
             meta_bytes = clips.read(f"{key}.json")
             meta, maps = meta_from_bytes(meta_bytes), regions.read(f"{key}.regions.npy")
             regions_from_bytes(maps, meta.frames)

@@ -14,7 +14,7 @@ from pipeline.dataset.reader import DatasetReader
 from pipeline.dataset.sample import meta_to_bytes, regions_to_bytes
 from pipeline.dataset.tar import TarWriter
 from pipeline.dataset.versions import DatasetVersion, Licence, ShardEntry, latest_version, publish_version
-from pipeline.dataset.work import CLIPS, REGIONS, write_outcome
+from pipeline.dataset.work import CLIPS, OUTCOME, REGIONS, outcome_to_bytes, write_outcome
 from pipeline.dataset.writer import write_unit
 from pipeline.rows import ClipMeta, EncodedClip, Quality, RejectReason, VideoInfo, VideoOutcome
 
@@ -64,16 +64,6 @@ class DatasetBuilder:
     def finish(self, unit: str, video: str, clips: list[EncodedClip], reject: RejectReason | None = None) -> str:
         """Write what the stages leave for one finished video; return its digest."""
         digest = self.digest(video)
-        if clips:
-            with TarWriter(self.scratch / CLIPS) as tar:
-                for clip in clips:
-                    tar.add(f"{clip.meta.key}.json", meta_to_bytes(clip.meta))
-                    tar.add(f"{clip.meta.key}.mp4", clip.mp4)
-            with TarWriter(self.scratch / REGIONS) as tar:
-                for clip in clips:
-                    tar.add(f"{clip.meta.key}.regions.npy", regions_to_bytes(self.regions(clip)))
-            for ending in (CLIPS, REGIONS):
-                self.storage.upload(self.scratch / ending, work_key(unit, digest, ending))
         outcome = VideoOutcome(
             digest,
             f"{video}.mp4",
@@ -90,6 +80,17 @@ class DatasetBuilder:
             seconds={"decode": 0.5},
             labels={"label": "real"},
         )
+        if clips:
+            with TarWriter(self.scratch / CLIPS) as tar:
+                for clip in clips:
+                    tar.add(f"{clip.meta.key}.json", meta_to_bytes(clip.meta))
+                    tar.add(f"{clip.meta.key}.mp4", clip.mp4)
+                tar.add(OUTCOME, outcome_to_bytes(outcome))
+            with TarWriter(self.scratch / REGIONS) as tar:
+                for clip in clips:
+                    tar.add(f"{clip.meta.key}.regions.npy", regions_to_bytes(self.regions(clip)))
+            for ending in (CLIPS, REGIONS):
+                self.storage.upload(self.scratch / ending, work_key(unit, digest, ending))
         write_outcome(self.storage, unit, outcome)
         return digest
 
