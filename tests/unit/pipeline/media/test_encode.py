@@ -1,0 +1,66 @@
+import io
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.config import ClipConfig
+from pipeline.media.decode import decode_clip, read_frames
+from pipeline.media.encode import encode_clip
+
+
+def psnr(a, b):
+    return 10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2))
+
+
+@pytest.fixture(scope="module")
+def noise():
+    rng = np.random.default_rng(0)
+    return cv2.GaussianBlur(rng.integers(0, 255, (224 * 40, 224, 3)).astype(np.uint8), (0, 0), 3).reshape(
+        40, 224, 224, 3
+    )
+
+
+def test_the_same_frames_give_the_same_bytes(noise):
+    """A clock, a random id or a race between threads in the file would make every retry a new shard."""
+    assert encode_clip(noise, 30000 / 1001, ClipConfig()) == encode_clip(noise.copy(), 30000 / 1001, ClipConfig())
+
+
+def test_settings_change_the_bytes(noise):
+    assert encode_clip(noise, 25, ClipConfig()) != encode_clip(noise, 25, ClipConfig(crf=30))
+
+
+def test_key_frames_stand_where_the_config_says_and_no_frame_needs_the_future(noise):
+    jumping = noise.copy()
+    jumping[11:] = 255 - jumping[11:]  # a scene cut must not move them
+    with av.open(io.BytesIO(encode_clip(jumping, 25, ClipConfig(key_frame_interval=16)))) as file:
+        frames = list(file.decode(video=0))
+    assert [n for n, frame in enumerate(frames) if frame.key_frame] == [0, 16, 32]
+    assert all(frame.pict_type != av.video.frame.PictureType.B for frame in frames)
+
+
+@pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(30000, 1001), Fraction(25), Fraction(60)])
+def test_usual_frame_rates_are_stored_exactly(noise, rate):
+    with av.open(io.BytesIO(encode_clip(noise[:20], float(rate), ClipConfig()))) as file:
+        assert file.streams.video[0].average_rate == rate
+
+
+def test_a_clip_of_one_frame_survives(noise):
+    assert psnr(decode_clip(encode_clip(noise[:1], 25, ClipConfig())), noise[:1]) > 30
+
+
+def test_real_faces_keep_38_db(sample_videos):
+    frames = read_frames(str(sample_videos / "single_face.mp4"), range(0, 64))
+    crops = np.stack([cv2.resize(frame[60:340, 150:430], (224, 224), interpolation=cv2.INTER_AREA) for frame in frames])
+    mp4 = encode_clip(crops, 30, ClipConfig())
+    assert psnr(decode_clip(mp4), crops) > 38
+    assert len(mp4) < 120_000
+
+
+def test_wrong_input_is_refused():
+    with pytest.raises(ValueError, match="uint8"):
+        encode_clip(np.zeros((4, 64, 64, 3), np.float32), 25, ClipConfig())
+    with pytest.raises(ValueError, match="F ≥ 1"):
+        encode_clip(np.zeros((0, 64, 64, 3), np.uint8), 25, ClipConfig())

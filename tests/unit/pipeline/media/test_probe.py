@@ -1,0 +1,145 @@
+import os
+import stat
+
+import av
+import pytest
+
+from pipeline.media.probe import FALLBACK_FPS, probe
+from pipeline.rejects import RejectError
+from pipeline.rows import RejectReason
+
+
+def rejected(path, **limits):
+    with pytest.raises(RejectError) as caught:
+        probe(str(path), **limits)
+    assert str(path) not in caught.value.detail  # people read it in a table beside the name
+    return caught.value.reason
+
+
+def test_size_rate_and_length_are_read(make_video):
+    info = probe(str(make_video("a.mp4")))
+    assert (info.width, info.height, info.frames, info.rotation) == (96, 64, 30, 0)
+    assert info.fps == pytest.approx(30)
+
+
+def test_the_extension_does_not_matter(make_video, tmp_path):
+    path = make_video("a.mp4").rename(tmp_path / "holiday.txt")
+    assert probe(str(path)).frames == 30
+
+
+def test_rotation_swaps_width_and_height(make_video, rotate):
+    info = probe(str(rotate(make_video("a.mp4"))))
+    assert (info.width, info.height) == (64, 96)
+    assert info.rotation in (90, 270)
+
+
+def test_a_video_of_one_frame_is_a_video(make_video):
+    assert probe(str(make_video("one.mp4", frames=1))).frames == 1
+
+
+def test_variable_frame_rate_gives_the_mean(make_video):
+    info = probe(str(make_video("vfr.mp4", durations=(256, 512, 1024))))
+    assert info.fps == pytest.approx(30 * 512 / (1792 / 3), rel=0.05)
+
+
+def test_a_raw_stream_without_length_still_has_a_rate(make_video):
+    info = probe(str(make_video("raw.h264")))
+    assert 0 < info.fps <= 1000 or info.fps == FALLBACK_FPS
+
+
+@pytest.mark.parametrize("name", ["new\nline.mp4", "quo'te\".mp4", "日本.mp4", "concat:a|b.mp4", "-i.mp4", "http:x.mp4"])
+def test_odd_names_are_just_files(make_video, tmp_path, name, monkeypatch):
+    """``concat:…`` and ``http:…`` are protocols to libavformat unless the path is made absolute."""
+    make_video("a.mp4").rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert probe(name).frames == 30
+
+
+def test_an_empty_file_is_empty(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.touch()
+    assert rejected(path) is RejectReason.EMPTY
+
+
+def test_an_absent_file_and_a_folder_are_unreadable(tmp_path):
+    assert rejected(tmp_path / "absent.mp4") is RejectReason.UNREADABLE
+    assert rejected(tmp_path) is RejectReason.UNREADABLE
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_a_file_without_permission_is_unreadable(make_video):
+    path = make_video("a.mp4")
+    path.chmod(stat.S_IWUSR)
+    assert rejected(path) is RejectReason.UNREADABLE
+
+
+def test_a_name_that_is_not_utf8_is_unreadable(make_video, tmp_path):
+    path = make_video("a.mp4").rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mp4"))
+    with pytest.raises(RejectError, match="UTF-8"):
+        probe(str(path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"This is a text file, and not a short one.\n" * 100,
+        os.urandom(4096),
+        b"\x00" * 4096,
+        b"\x1b[31mANSI art\x1b[0m\n" * 50,
+        b"WEBVTT\n\n00:00.000 --> 00:01.000\nsubtitle\n",
+        b"\x89PNG\r\n\x1a\n" + b"\x00" * 64,
+    ],
+)
+def test_what_is_no_video_is_not_video(tmp_path, content):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(content)
+    assert rejected(path) is RejectReason.NOT_VIDEO
+
+
+def test_a_still_picture_is_not_video(tmp_path):
+    import cv2
+    import numpy as np
+
+    for ending in ("png", "jpg"):
+        path = tmp_path / f"a.{ending}"
+        cv2.imwrite(str(path), np.zeros((64, 64, 3), np.uint8))
+        assert rejected(path) is RejectReason.NOT_VIDEO
+
+
+def test_playlists_are_not_opened(make_video, tmp_path):
+    """Else a crawled text file could make the ingest read any file or address it names."""
+    inside = make_video("a.ts")
+    playlist = tmp_path / "list.m3u8"
+    playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1,\n{inside}\n#EXT-X-ENDLIST\n")
+    concat = tmp_path / "list.txt"
+    concat.write_text(f"ffconcat version 1.0\nfile {inside.name}\n")
+    assert rejected(playlist) is RejectReason.NOT_VIDEO
+    assert rejected(concat) is RejectReason.NOT_VIDEO
+
+
+def test_sound_alone_is_not_video(tmp_path):
+    import numpy as np
+
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    assert rejected(path) is RejectReason.NOT_VIDEO
+
+
+def test_frames_above_the_limit_are_too_large(make_video):
+    path = make_video("a.mp4")
+    assert probe(str(path), max_pixels=96 * 64)
+    assert rejected(path, max_pixels=96 * 64 - 1) is RejectReason.TOO_LARGE
+
+
+def test_a_stream_without_a_frame_that_decodes_is_decode_failed(make_video):
+    path = make_video("a.mp4", container={"movflags": "+faststart"})
+    data = bytearray(path.read_bytes())
+    start = data.find(b"mdat") + 4
+    data[start:] = os.urandom(len(data) - start)
+    path.write_bytes(data)
+    assert rejected(path) is RejectReason.DECODE_FAILED
