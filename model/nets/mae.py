@@ -1,0 +1,66 @@
+"""The masked autoencoder: the generator of pretraining.
+
+Shapes: B clips, C = 3, T frames, H × W pixels, L tokens = V visible + M masked, P numbers in a patch, D width.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from model.nets.config import ModelConfig
+from model.nets.decoder import Decoder
+from model.nets.encoder import Encoder
+from model.nets.patch_embed import patchify, select_tokens, to_unit_range, unpatchify
+
+
+class Prediction(NamedTuple):
+    """pred_BMP: predicted pixels of the hidden patches, in token order; target_BMP: the true ones, in [0, 1]."""
+
+    pred_BMP: Tensor
+    target_BMP: Tensor
+
+
+class MaskedAutoencoder(nn.Module):
+    """Encoder over visible tokens, a bias-free projection, decoder over all; pixels of the hidden patches out."""
+
+    def __init__(self, cfg: ModelConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.encoder = Encoder(cfg)
+        self.enc_dec_proj = nn.Linear(cfg.encoder_dim, cfg.decoder_dim, bias=False)
+        self.decoder = Decoder(cfg)
+
+    def patches(self, clip_BCTHW: Tensor) -> Tensor:
+        """Return the clip's patches (B, L, P) in [0, 1], in the dtype of the weights."""
+        clip_BCTHW = to_unit_range(clip_BCTHW, self.enc_dec_proj.weight.dtype)
+        return patchify(clip_BCTHW, self.cfg.tubelet, self.cfg.patch_size)
+
+    def forward_encoder(self, patches_BLP: Tensor, is_masked_BL: Tensor) -> Tensor:
+        """Return visible tokens (B, V, D)."""
+        return self.encoder.encode_patches(patches_BLP, is_masked_BL)
+
+    def forward_decoder(self, visible_BVD: Tensor, is_masked_BL: Tensor) -> Tensor:
+        """Return predictions (B, M, P) of the hidden patches."""
+        return self.decoder(self.enc_dec_proj(visible_BVD), is_masked_BL)
+
+    def forward(self, clip_BCTHW: Tensor, is_masked_BL: Tensor) -> Prediction:
+        """Predict the hidden patches.
+
+        Args:
+            clip_BCTHW: uint8, or floating point in [0, 1].
+            is_masked_BL: bool, True = hidden; the same number in every clip.
+        """
+        patches_BLP = self.patches(clip_BCTHW)
+        pred_BMP = self.forward_decoder(self.forward_encoder(patches_BLP, is_masked_BL), is_masked_BL)
+        return Prediction(pred_BMP, select_tokens(patches_BLP, is_masked_BL))
+
+    @torch.no_grad()
+    def reconstruct(self, clip_BCTHW: Tensor, is_masked_BL: Tensor) -> Tensor:
+        """Return the clip (B, 3, T, H, W) with its hidden patches as predicted and its visible ones as they are."""
+        patches_BLP = self.patches(clip_BCTHW).clone()
+        pred_BMP = self.forward_decoder(self.forward_encoder(patches_BLP, is_masked_BL), is_masked_BL)
+        patches_BLP[is_masked_BL] = pred_BMP.flatten(0, 1)
+        return unpatchify(patches_BLP, self.cfg.grid, self.cfg.tubelet, self.cfg.patch_size)
