@@ -17,7 +17,7 @@ class Encoder(nn.Module):
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
-        self.cfg = cfg
+        self.config = cfg
         self.patch_embedding = PatchEmbedding(cfg.encoder_dim, cfg.tubelet, cfg.patch_size)
         self.pos_embedding = SinCosPositions(cfg.tokens, cfg.encoder_dim)
         self.blocks = nn.ModuleList(
@@ -47,8 +47,8 @@ class Encoder(nn.Module):
 
     def _all_tokens(self, clip_BCTHW: Tensor) -> Tensor:
         weight = self.patch_embedding.projection.weight
-        patches_BLP = patchify(to_unit_range(clip_BCTHW, weight.dtype), self.cfg.tubelet, self.cfg.patch_size)
+        patches_BLP = patchify(to_unit_range(clip_BCTHW, weight.dtype), self.config.tubelet, self.config.patch_size)
         return self._blocks(self.patch_embedding(patches_BLP) + self.pos_embedding.emb.to(weight.dtype))
 
     def _blocks(self, tokens_BND: Tensor) -> Tensor:
-        return run_blocks(self.blocks, tokens_BND, self.cfg.activation_checkpointing)
+        return run_blocks(self.blocks, tokens_BND, self.config.activation_checkpointing)

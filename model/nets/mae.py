@@ -28,7 +28,7 @@ class MaskedAutoencoder(nn.Module):
 
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__()
-        self.cfg = cfg
+        self.config = cfg
         self.encoder = Encoder(cfg)
         self.enc_dec_proj = nn.Linear(cfg.encoder_dim, cfg.decoder_dim, bias=False)
         self.decoder = Decoder(cfg)
@@ -36,7 +36,7 @@ class MaskedAutoencoder(nn.Module):
     def patches(self, clip_BCTHW: Tensor) -> Tensor:
         """Return the clip's patches (B, L, P) in [0, 1], in the dtype of the weights."""
         clip_BCTHW = to_unit_range(clip_BCTHW, self.enc_dec_proj.weight.dtype)
-        return patchify(clip_BCTHW, self.cfg.tubelet, self.cfg.patch_size)
+        return patchify(clip_BCTHW, self.config.tubelet, self.config.patch_size)
 
     def forward_encoder(self, patches_BLP: Tensor, is_masked_BL: Tensor) -> Tensor:
         """Return visible tokens (B, V, D)."""
@@ -63,4 +63,4 @@ class MaskedAutoencoder(nn.Module):
         patches_BLP = self.patches(clip_BCTHW).clone()
         pred_BMP = self.forward_decoder(self.forward_encoder(patches_BLP, is_masked_BL), is_masked_BL)
         patches_BLP[is_masked_BL] = pred_BMP.flatten(0, 1)
-        return unpatchify(patches_BLP, self.cfg.grid, self.cfg.tubelet, self.cfg.patch_size)
+        return unpatchify(patches_BLP, self.config.grid, self.config.tubelet, self.config.patch_size)
