@@ -164,7 +164,8 @@ def pretrain(
     print(f"picture {done.picture}")
     print(
         f"reconstruction loss {done.first['loss/reconstruction']:.4f} → {done.last['loss/reconstruction']:.4f} in "
-        f"{done.steps} steps; error over that of the mean colour {done.score.against_mean_colour:.2f} ({done.scored_on})"
+        f"{done.steps} steps; error over that of the mean colour {done.score.against_mean_colour:.2f} "
+        f"({done.scored_on} clips)"
     )
 
 

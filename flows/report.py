@@ -36,8 +36,8 @@ def _masks(outputs: EndToEndOutputs) -> Section:
     png = mask_overlays(outputs.config.pretrain, outputs.dataset, outputs.ingested.version)
     return Section(
         "Masks",
-        "What each strategy hides of one clip (dark), first frame of each tubelet. Every strategy leaves the same number "
-        "of tokens visible.",
+        "What each strategy hides of one clip (dark), first frame of each tubelet. Every strategy leaves the same "
+        "number of tokens visible.",
         [Figure(png, "One row a strategy.")],
     )
 

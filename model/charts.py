@@ -18,7 +18,7 @@ from model.train_config import PretrainConfig
 from pipeline.dataset.reader import open_dataset
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402 - the back-end is chosen first
+from matplotlib import pyplot as plt
 
 LABEL_WIDTH = 150
 TILE = 112
