@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -75,19 +75,30 @@ def plan_video(
     window_frames: int,
     keep_tail: bool,
     chunk: int,
+    seen: Callable[[int], None] = lambda count: None,
 ) -> WindowPlan:
     """First pass: count the frames, find the faces where they are needed, and plan every window.
+
+    Args:
+        frames: the video's frames.
+        info: what probing said of it.
+        crop: whole frames, faces, or whichever fits (``is_face_crop``).
+        detector: used where faces are looked for.
+        track_cfg: linking, smoothing, filtering.
+        window_frames: frames of a window.
+        keep_tail: plan a last window that ends with the last frame.
+        chunk: frames decoded at a time.
+        seen: told the number of frames of each chunk, for progress.
 
     Raises:
         RejectError: nothing can be decoded; or faces are wanted and there is none (``no_face``) or none worth keeping
             (``no_track``).
     """
+    chunks = _told(frames.iter_chunks(chunk), seen)
     if crop == "none" or (crop == "auto" and info.width == info.height == FACE_CROP_SIDE):
-        count = sum(len(frames_FHWC) for _, frames_FHWC in frames.iter_chunks(chunk))
+        count = sum(len(frames_FHWC) for _, frames_FHWC in chunks)
         return _plan("none", count, (), info, None, window_frames, keep_tail)
-    scan = scan_faces(
-        frames.iter_chunks(chunk), detector, track_cfg, hold_bytes=HOLD_BYTES, clock=StageClock()
-    )
+    scan = scan_faces(chunks, detector, track_cfg, hold_bytes=HOLD_BYTES, clock=StageClock())
     tracks = _kept_tracks(scan, info, track_cfg)
     if crop == "auto" and is_face_crop(scan, info):
         return _plan("none", scan.frames, (), info, scan.held, window_frames, keep_tail)
@@ -102,11 +113,9 @@ def is_face_crop(scan: Scan, info: VideoInfo) -> bool:
     """Whether the frame is about square and one face fills at least half of its side on most key frames."""
     if max(info.width, info.height) > _SQUARE_TOLERANCE * min(info.width, info.height):
         return False
-    filled = sum(
-        len(faces.boxes_N4) == 1 and float((faces.boxes_N4[0, 2:] - faces.boxes_N4[0, :2]).max()) >= _FILLED * info.width
-        for _, faces in scan.key_frames
-    )
-    return filled > len(scan.key_frames) / 2
+    boxes = [faces.boxes_N4 for _, faces in scan.key_frames]
+    filled = [len(box_N4) == 1 and (box_N4[0, 2:] - box_N4[0, :2]).max() >= _FILLED * info.width for box_N4 in boxes]
+    return sum(filled) > len(filled) / 2
 
 
 def window_stream(plan: WindowPlan, frames: VideoFrames, side: int, chunk: int) -> Iterator[WindowPixels]:
@@ -135,6 +144,12 @@ def window_stream(plan: WindowPlan, frames: VideoFrames, side: int, chunk: int) 
                     yield WindowPixels(row, open_windows.pop(row))
     if open_windows or wanted:
         raise RejectError(RejectReason.DECODE_FAILED, "it ended earlier when it was decoded a second time")
+
+
+def _told(chunks: Iterable[tuple[int, np.ndarray]], seen: Callable[[int], None]) -> Iterator[tuple[int, np.ndarray]]:
+    for start, frames_FHWC in chunks:
+        yield start, frames_FHWC
+        seen(len(frames_FHWC))
 
 
 def _plan(

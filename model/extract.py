@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from model.adapt.features import state_digest
 from model.adapt.run import choose_device
 from model.clip_stream import PlannedWindow, WindowPlan, plan_video, window_stream
 from model.extract_config import ExtractConfig
-from model.weights import LoadedWeights, load_weights
+from model.weights import load_weights
 from pipeline.faces.backend import FaceDetector, build_detector, detector_name
 from pipeline.media.decode import VideoFrames
 from pipeline.media.probe import probe
@@ -34,8 +35,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WindowSpan:
-    """Where one row of features comes from: frames ``start_frame`` … ``end_frame - 1``, the same in seconds, and the
-    number of the face track (None: the whole frame)."""
+    """Where one row of features comes from.
+
+    Frames ``start_frame`` … ``end_frame - 1``, the same in seconds, and the number of the face track (None: the whole
+    frame). Tracks are numbered by their first frame, then from left to right.
+    """
 
     start_frame: int
     end_frame: int
@@ -46,8 +50,11 @@ class WindowSpan:
 
 @dataclass(frozen=True, slots=True)
 class ExtractedVideo:
-    """What became of one video; ``features`` and ``spans`` are the two files, ``reject`` the reason where there is no
-    feature (``features`` is None then)."""
+    """What became of one video.
+
+    ``features`` and ``spans`` are the two files; ``reject`` is the reason where there is no feature, and ``features``
+    is None then.
+    """
 
     video: Path
     features: Path | None
@@ -83,13 +90,8 @@ def extract(videos: Sequence[str | Path], cfg: ExtractConfig) -> list[ExtractedV
     out = Path(cfg.out)
     out.mkdir(parents=True, exist_ok=True)
     detector = build_detector(cfg.faces)
-    results = []
-    with Progress("extract", len(paths), unit="video") as progress:
-        for path, stem in output_stems(paths, out).items():
-            results.append(_extract_one(path, out, stem, encoder, detector, weights, cfg, device, facts))
-            done = results[-1]
-            progress.update(note=f"{path.name}: {done.reject or f'{len(done.windows)} windows'}")
-    return results
+    extractor = _Extractor(cfg, out, encoder, detector, weights.config.frames, weights.config.image_size, device, facts)
+    return [extractor.extract(path, stem) for path, stem in output_stems(paths, out).items()]
 
 
 def output_stems(paths: Sequence[Path], out: Path) -> dict[Path, str]:
@@ -98,7 +100,7 @@ def output_stems(paths: Sequence[Path], out: Path) -> dict[Path, str]:
     A stem gets a digest behind it where two videos of this call share it (upper and lower case alike: some file
     systems do not tell them apart), or where ``out`` holds another video's features under it.
     """
-    digests = {path: file_digest(path) for path in paths}
+    digests = {path: _digest(path) for path in paths}
     by_stem: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in paths:
         by_stem[path.stem.casefold()].setdefault(digests[path], path)
@@ -123,6 +125,14 @@ def _checked(videos: Sequence[str | Path]) -> list[Path]:
     return paths
 
 
+def _digest(path: Path) -> str:
+    """The sha256 of the content; of the name, where the content cannot be read (which probing then says)."""
+    try:
+        return file_digest(path)
+    except OSError:
+        return hashlib.sha256(f"unreadable:{path.name}".encode()).hexdigest()
+
+
 def _owner(spans: Path) -> str | None:
     """The sha256 of the video that an existing spans file belongs to; None where there is no such file."""
     try:
@@ -132,73 +142,67 @@ def _owner(spans: Path) -> str | None:
     return str(found["sha256"]) if isinstance(found, dict) and "sha256" in found else None
 
 
-def _extract_one(
-    path: Path,
-    out: Path,
-    stem: str,
-    encoder: nn.Module,
-    detector: FaceDetector,
-    weights: LoadedWeights,
-    cfg: ExtractConfig,
-    device: torch.device,
-    facts: Mapping[str, Any],
-) -> ExtractedVideo:
-    npy, spans = out / f"{stem}.npy", out / f"{stem}.json"
-    record: dict[str, Any] = {"video": path.name, "sha256": file_digest(path), **facts}
-    try:
-        info = probe(str(path), cfg.max_pixels)
-        frames = VideoFrames(str(path))
-        plan = plan_video(
-            frames,
-            info,
-            cfg.crop,
-            detector=detector,
-            track_cfg=cfg.track,
-            window_frames=weights.config.frames,
-            keep_tail=cfg.keep_tail,
-            chunk=cfg.chunk_frames,
-        )
-        features_ND = _features(plan, frames, encoder, weights.config.image_size, cfg, device)
-    except RejectError as reject:
-        npy.unlink(missing_ok=True)
-        _write_json(spans, {**record, "reject": reject.reason.value, "detail": reject.detail, "windows": []})
-        _log.warning("%s gives no features: %s (%s)", path, reject.reason.value, reject.detail)
-        return ExtractedVideo(path, None, spans, (), None, reject.reason.value, reject.detail)
-    windows = tuple(_span(window, info.fps) for window in plan.windows)
-    _write_npy(npy, features_ND)
-    record |= {"reject": None, "detail": None, "crop": plan.crop, "fps": info.fps, "frames": plan.frames}
-    _write_json(spans, {**record, "windows": [asdict(window) for window in windows]})
-    return ExtractedVideo(path, npy, spans, windows, plan.crop, None, None)
+@dataclass(frozen=True)
+class _Extractor:
+    """What all videos of one call share. ``frames``, ``side``: length and side of a window, as the encoder has them."""
 
+    cfg: ExtractConfig
+    out: Path
+    encoder: nn.Module
+    detector: FaceDetector
+    frames: int
+    side: int
+    device: torch.device
+    facts: Mapping[str, Any]
 
-def _features(
-    plan: WindowPlan,
-    frames: VideoFrames,
-    encoder: nn.Module,
-    side: int,
-    cfg: ExtractConfig,
-    device: torch.device,
-) -> np.ndarray:
-    """Pooled features in the order of the plan, float32 (N, D)."""
-    rows: list[int] = []
-    found: list[np.ndarray] = []
-    waiting: list[np.ndarray] = []
+    def extract(self, path: Path, stem: str) -> ExtractedVideo:
+        """Write the files of one video; a video that cannot be used becomes a record of why."""
+        npy, spans = self.out / f"{stem}.npy", self.out / f"{stem}.json"
+        record: dict[str, Any] = {"video": path.name, "sha256": _digest(path), **self.facts}
+        try:
+            info = probe(str(path), self.cfg.max_pixels)
+            frames = VideoFrames(str(path))
+            with Progress(f"look through {path.name}", info.frames or None, unit="frame") as progress:
+                plan = plan_video(
+                    frames,
+                    info,
+                    self.cfg.crop,
+                    detector=self.detector,
+                    track_cfg=self.cfg.track,
+                    window_frames=self.frames,
+                    keep_tail=self.cfg.keep_tail,
+                    chunk=self.cfg.chunk_frames,
+                    seen=progress.update,
+                )
+            features_ND = self._features(plan, frames, path.name)
+        except RejectError as reject:
+            npy.unlink(missing_ok=True)
+            _write_json(spans, {**record, "reject": reject.reason.value, "detail": reject.detail, "windows": []})
+            _log.warning("%s gives no features: %s (%s)", path, reject.reason.value, reject.detail)
+            return ExtractedVideo(path, None, spans, (), None, reject.reason.value, reject.detail)
+        windows = tuple(_span(window, info.fps) for window in plan.windows)
+        _write_npy(npy, features_ND)
+        record |= {"reject": None, "detail": None, "crop": plan.crop, "fps": info.fps, "frames": plan.frames}
+        _write_json(spans, {**record, "windows": [asdict(window) for window in windows]})
+        return ExtractedVideo(path, npy, spans, windows, plan.crop, None, None)
 
-    def flush() -> None:
-        clip_BTHWC = torch.from_numpy(np.stack(waiting)).to(device)
-        with torch.inference_mode():
-            found.append(encoder(clip_BTHWC).float().cpu().numpy())
-        waiting.clear()
-
-    for row, frames_THWC in window_stream(plan, frames, side, cfg.chunk_frames):
-        rows.append(row)
-        waiting.append(frames_THWC)
-        if len(waiting) == cfg.batch:
-            flush()
-    if waiting:
-        flush()
-    features_ND: np.ndarray = np.concatenate(found)[np.argsort(rows)]
-    return features_ND
+    def _features(self, plan: WindowPlan, frames: VideoFrames, name: str) -> np.ndarray:
+        """Pooled features in the order of the plan, float32 (N, D)."""
+        rows: list[int] = []
+        found: list[np.ndarray] = []
+        waiting: list[np.ndarray] = []
+        with Progress(f"features of {name}", len(plan.windows), unit="window") as progress:
+            for row, frames_THWC in window_stream(plan, frames, self.side, self.cfg.chunk_frames):
+                rows.append(row)
+                waiting.append(frames_THWC)
+                if len(waiting) == self.cfg.batch or len(rows) == len(plan.windows):
+                    clip_BTHWC = torch.from_numpy(np.stack(waiting)).to(self.device)
+                    with torch.inference_mode():
+                        found.append(self.encoder(clip_BTHWC).float().cpu().numpy())
+                    progress.update(len(waiting))
+                    waiting.clear()
+        features_ND: np.ndarray = np.concatenate(found)[np.argsort(rows)]
+        return features_ND
 
 
 def _span(window: PlannedWindow, fps: float) -> WindowSpan:

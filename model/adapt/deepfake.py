@@ -13,8 +13,9 @@ import torch
 from model.weights import LoadedWeights, load_weights
 
 from infra.errors import DatasetError
-from model.adapt.detector import Detector, PooledEncoder, pretrained_encoder, random_encoder, save_detector, save_head
-from model.adapt.features import compute_features
+from model.adapt.detector import Detector
+from model.adapt.encoder import PooledEncoder, pretrained_encoder, random_encoder, save_detector, save_head
+from model.adapt.features import compute_features, state_digest
 from model.adapt.finetune import detector_scores, finetune
 from model.adapt.metrics import measure
 from model.adapt.pairs import draw_pairs
@@ -41,11 +42,14 @@ FEW_GROUPS = 20
 
 @dataclass(frozen=True)
 class _Study:
-    """All that the rows of one run share."""
+    """All that the rows of one run share. ``no_face``: clips left out because no region map shows a face."""
 
     cfg: AdaptConfig
+    weights: LoadedWeights
     pixels: ClipPixels
+    windows: tuple[Window, ...]
     split: Split
+    no_face: int
     device: torch.device
     cache: Path
 
@@ -60,13 +64,53 @@ def detect_deepfakes(cfg: AdaptConfig, run_dir: Path, device: torch.device) -> A
         ConfigError, DatasetError, WeightsError, TrainingError: each with what to do.
     """
     start = time.monotonic()
+    study = _prepare(cfg, run_dir, device)
+    if cfg.pictures:
+        shown = study.split.sides["train"]
+        draw_pairs(study.pixels, shown[:: max(len(shown) // cfg.pictures, 1)][: cfg.pictures], run_dir / PAIRS_FILE)
+    weights, version = study.weights, study.pixels.reader.version.version
+    made_on = {
+        "kind": "adapt-deepfake",
+        "fakes": study.pixels.fakes,
+        "dataset": cfg.data.dataset,
+        "dataset_version": version,
+    }
+    row, scores, probe = _linear_probe(study, pretrained_encoder(weights), "pretrained")
+    rows = [row]
+    save_head(run_dir / HEAD_FILE, probe.head, weights, made_on)
+    if cfg.baseline:
+        row, its_scores, _ = _linear_probe(study, random_encoder(weights.config, cfg.seed), "random")
+        rows.append(row)
+        scores += its_scores
+    if cfg.finetune.enabled:
+        detector = Detector(pretrained_encoder(weights), probe.head)
+        row, its_scores = _fine_tuning(study, detector)
+        rows.append(row)
+        scores += its_scores
+        save_detector(run_dir / ADAPTED_FILE, detector, weights, made_on)
+    report = AdaptReport(
+        task="deepfake",
+        run_dir=run_dir,
+        dataset=cfg.data.dataset,
+        version=version,
+        weights_sha256=state_digest(weights.state),
+        fakes=study.pixels.fakes,
+        split=study.split.describe(),
+        videos=len({w.clip.video for w in study.windows}),
+        people=count_people(study.windows),
+        rows=tuple(rows),
+        notes=tuple(_notes(study)),
+        seconds=round(time.monotonic() - start, 2),
+    )
+    write_report(report, scores)
+    return report
+
+
+def _prepare(cfg: AdaptConfig, run_dir: Path, device: torch.device) -> _Study:
+    """Read weights and dataset, choose windows and split them: everything that can be refused, before any work."""
     weights = load_weights(cfg.weights)
     reader = open_dataset(cfg.data.dataset, cfg.data.version)
     clips = list_clips(reader)
-    if not clips:
-        raise DatasetError(
-            f"version {reader.version.version} of {cfg.data.dataset} holds no clip; ingest videos with faces"
-        )
     fakes = choose_fakes(clips, cfg.data.fakes)
     pixels = ClipPixels(reader, fakes, weights.config.image_size, cfg.seed)
     candidates = usable_clips(clips, fakes)
@@ -74,7 +118,8 @@ def detect_deepfakes(cfg: AdaptConfig, run_dir: Path, device: torch.device) -> A
     windows = choose_windows(kept, cfg.data.windows_per_clip, cfg.data.max_windows, frames=weights.config.frames)
     if not windows:
         raise DatasetError(
-            f"none of {len(candidates)} clips in {cfg.data.dataset} shows face regions; nothing to blend"
+            f"{cfg.data.dataset} version {reader.version.version} has {len(clips)} clips, and none shows face regions; "
+            "ingest videos with faces"
         )
     split = split_windows(
         windows,
@@ -85,41 +130,12 @@ def detect_deepfakes(cfg: AdaptConfig, run_dir: Path, device: torch.device) -> A
         gap_frames=cfg.data.gap_frames,
         seed=cfg.seed,
     )
-    study = _Study(cfg, pixels, split, device, Path(cfg.cache) if cfg.cache else run_dir / "cache")
-    if cfg.pictures:
-        shown = split.sides["train"][:: max(len(split.sides["train"]) // cfg.pictures, 1)][: cfg.pictures]
-        draw_pairs(pixels, shown, run_dir / PAIRS_FILE)
-
-    rows, scores = [], []
-    row, its_scores, probe = _linear_probe(study, pretrained_encoder(weights), "pretrained")
-    save_head(run_dir / HEAD_FILE, probe.head, weights)
-    rows.append(row)
-    scores += its_scores
-    if cfg.baseline:
-        row, its_scores, _ = _linear_probe(study, random_encoder(weights.config, cfg.seed), "random")
-        rows.append(row)
-        scores += its_scores
-    if cfg.finetune.enabled:
-        detector = Detector(pretrained_encoder(weights), probe.head)
-        row, its_scores = _fine_tuning(study, detector)
-        save_detector(run_dir / ADAPTED_FILE, detector, weights)
-        rows.append(row)
-        scores += its_scores
-    report = AdaptReport(
-        task="deepfake",
-        run_dir=run_dir,
-        dataset=cfg.data.dataset,
-        version=reader.version.version,
-        fakes=fakes,
-        split=split.describe(),
-        videos=len({w.clip.video for w in windows}),
-        people=count_people(windows),
-        rows=tuple(rows),
-        notes=tuple(_notes(study, windows, len(candidates) - len(kept), weights)),
-        seconds=round(time.monotonic() - start, 2),
-    )
-    write_report(report, scores)
-    return report
+    for side in ("train", "test"):
+        if fakes == "labels" and len({w.clip.label for w in split.sides[side]}) == 1:
+            only = split.sides[side][0].clip.label
+            raise DatasetError(f"the {side} side holds {only} clips only; add videos of both kinds, or split by time")
+    cache = Path(cfg.cache) if cfg.cache else run_dir / "cache"
+    return _Study(cfg, weights, pixels, tuple(windows), split, len(candidates) - len(kept), device, cache)
 
 
 def _linear_probe(study: _Study, encoder: PooledEncoder, init: Init) -> tuple[AdaptRow, list[Score], ProbeResult]:
@@ -237,10 +253,10 @@ def _scores(
     ]
 
 
-def _notes(study: _Study, windows: Sequence[Window], no_face: int, weights: LoadedWeights) -> list[str]:
+def _notes(study: _Study) -> list[str]:
     """Sentences about how far the numbers reach; they belong beside the table."""
-    people, groups = count_people(windows), len({w.group for w in windows})
-    videos = len({w.clip.video for w in windows})
+    people, groups = count_people(study.windows), len({w.group for w in study.windows})
+    videos = len({w.clip.video for w in study.windows})
     who = f"{people} people" if people is not None else "an unknown number of people"
     notes = [f"Behind these numbers stand {videos} videos of {who}; {study.split.describe()}."]
     if groups < FEW_GROUPS:
@@ -249,14 +265,11 @@ def _notes(study: _Study, windows: Sequence[Window], no_face: int, weights: Load
             "they say nothing about other people or other forgeries."
         )
     if study.split.kind == "time":
-        notes.append(
-            "The same people are trained and tested on, at different times: results on strangers will be lower."
-        )
+        notes.append("Training and test show the same people at different times; on strangers results will be lower.")
     if study.pixels.fakes == "self_blend":
         notes.append("Fakes are self-blended clips, not forgeries made by a deepfake method.")
-    if no_face:
-        notes.append(f"{no_face} clips without face regions were left out.")
-    seen = weights.provenance.get("dataset")
-    if seen is not None:
+    if study.no_face:
+        notes.append(f"{study.no_face} clips without face regions were left out.")
+    if "dataset" in study.weights.provenance:
         notes.append("The encoder was pretrained, without labels, on a dataset that may hold the tested videos.")
     return notes

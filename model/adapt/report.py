@@ -65,12 +65,17 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class AdaptReport:
-    """The outcome of one run. notes: sentences that must stand wherever the numbers stand."""
+    """The outcome of one run.
+
+    weights_sha256: digest of the pretrained weights' names and values, whatever file they came from. people: None
+    where the dataset does not know. notes: sentences that must stand wherever the numbers stand.
+    """
 
     task: str
     run_dir: Path
     dataset: str
     version: int
+    weights_sha256: str
     fakes: str
     split: str
     videos: int

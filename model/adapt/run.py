@@ -46,8 +46,8 @@ def adapt(task: str, cfg: AdaptConfig, run_dir: str | Path | None = None) -> Ada
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     with RunContext.create(f"adapt-{task}", cfg, folder=run_dir) as run:
-        run.add_input("weights", cfg.weights, _weights_digest(cfg.weights))
         report = TASKS[task](cfg, run.dir, device)
+        run.add_input("weights", cfg.weights, report.weights_sha256)
         run.add_input("dataset", report.dataset, f"version {report.version}")
         for name in (RESULT_FILE, SCORES_FILE, PAIRS_FILE, HEAD_FILE, ADAPTED_FILE):
             if run.path(name).exists():

@@ -84,7 +84,7 @@ class ClipOrder:
             plan = self._epoch(epoch)
             window = int(np.searchsorted(plan.starts_W, place, side="right")) - 1
             firsts_S, clips_N = self._window(epoch, window, plan)
-        # clips_N: (n,) a permutation of the window's n clips laid end to end; firsts_S: (W + 1,) the edges of its shards
+        # clips_N: (n,) a permutation of the window's n clips laid end to end; firsts_S: (W + 1,) its shards' edges
         clip = int(clips_N[place - int(plan.starts_W[window])])
         local = int(np.searchsorted(firsts_S, clip, side="right")) - 1
         return ClipAddress(epoch, int(plan.shards_S[window * self.window + local]), clip - int(firsts_S[local]))

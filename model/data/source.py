@@ -15,7 +15,7 @@ from infra.errors import ConfigError, CorruptShardError, DatasetError, MediaErro
 from model.data.batch import ClipSample
 from model.data.order import ClipOrder, clip_seed
 from model.data.window import WindowPlan, mirror_regions
-from model.masking import make_mask
+from model.masking import make_mask, visible_tokens
 from model.nets.config import ModelConfig
 from model.train_config import MaskConfig
 from pipeline.dataset.reader import DatasetReader, RawClip
@@ -68,6 +68,10 @@ class ClipSource:
             raise ConfigError(f"token grid {self._grid} is not square; stored crops are")
         self.plan = WindowPlan(model.frames, STRIDE, model.tubelet, model.image_size, self._grid.h)
         self.plan.check()
+        try:
+            visible_tokens(self._grid, mask.ratio)
+        except ValueError as error:
+            raise ConfigError(f"mask.ratio: {error}") from error
         self._units = [entry.unit for entry in reader.version.units]
         counts = [entry.pretrain.get(split, 0) for entry in reader.version.units]
         if not any(counts):

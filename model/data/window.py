@@ -47,9 +47,9 @@ class WindowPlan(NamedTuple):
             )
         if STORED_SIDE % self.image_size or STORED_CELLS % self.grid_side:
             raise ConfigError(
-                f"image_size {self.image_size} with {self.grid_side}×{self.grid_side} patches does not fit stored crops "
-                f"of {STORED_SIDE} pixels and {STORED_CELLS}×{STORED_CELLS} region cells; take image_size 224 or 112 "
-                "with patch_size 8 or 16 (224 also with 32)"
+                f"image_size {self.image_size} with {self.grid_side}×{self.grid_side} patches does not fit stored "
+                f"crops of {STORED_SIDE} pixels and {STORED_CELLS}×{STORED_CELLS} region cells; take image_size 224 or "
+                "112 with patch_size 8 or 16 (224 also with 32)"
             )
 
     def starts(self, clip_frames: int) -> int:

@@ -12,16 +12,16 @@ gradients would leak into the discriminator's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from model.data.batch import ClipBatch
-from model.losses import adversarial_loss, discriminator_loss, reconstruction_loss
+from model.losses import adversarial_loss, discriminator_loss, gradient_penalty, reconstruction_loss
 from model.train.engines import Engines, frozen
 from model.train_config import AdversarialConfig
 
@@ -39,6 +39,13 @@ class StepResult(NamedTuple):
     is_finite: bool
     grad_norm_g: float | None
     grad_norm_d: float | None
+
+
+class _Judgement(NamedTuple):
+    """The discriminator's loss on one micro-batch, and its gradient penalty (0 when off, or without gradients)."""
+
+    wasserstein: Tensor
+    penalty: Tensor
 
 
 class _Forward(NamedTuple):
@@ -64,18 +71,18 @@ def pretrain_step(engines: Engines, batches: Sequence[ClipBatch], cfg: Adversari
     single = len(batches) == 1
     with nullcontext() if single else torch.no_grad():
         forwards = [_forward(engines, batch) for batch in batches]
-        d_losses = [_discriminator_loss(engines, forward, cfg) for forward in forwards]
+        judged = [_judge(engines, forward, cfg) for forward in forwards]
     reconstruction = _mean([forward.loss for forward in forwards])
-    d_loss = _mean(d_losses)
+    d_loss = _mean([judgement.wasserstein for judgement in judged])
     if not _all_finite(engines.device, reconstruction, d_loss):
         return StepResult(reconstruction, torch.zeros_like(d_loss), d_loss, False, None, None)
 
     discriminator = engines.discriminator
     if discriminator is not None:
         for repeat in range(cfg.d_steps):
-            for forward, first_loss in zip(forwards, d_losses, strict=True):
-                fresh = not single or repeat > 0
-                discriminator.backward(_discriminator_loss(engines, forward, cfg) if fresh else first_loss)
+            for forward, first in zip(forwards, judged, strict=True):
+                judgement = first if single and repeat == 0 else _judge(engines, forward, cfg)
+                discriminator.backward(judgement.wasserstein + cfg.gp_weight * judgement.penalty)
                 discriminator.step()
 
     adversarial = []
@@ -90,19 +97,30 @@ def pretrain_step(engines: Engines, batches: Sequence[ClipBatch], cfg: Adversari
     )
 
 
+def forward_generator(network: Callable[..., Any], batch: ClipBatch) -> tuple[Tensor, Tensor]:
+    """Return (pred_BMP, target_BMP) of the hidden patches of a batch on the network's device."""
+    pred_BMP, target_BMP = network(batch.clip_BTHWC.permute(0, 4, 1, 2, 3), batch.is_masked_BL)
+    return pred_BMP, target_BMP
+
+
 def _forward(engines: Engines, batch: ClipBatch) -> _Forward:
-    pred_BMP, target_BMP = engines.generator(batch.clip_BTHWC.permute(0, 4, 1, 2, 3), batch.is_masked_BL)
+    pred_BMP, target_BMP = forward_generator(engines.generator, batch)
     return _Forward(pred_BMP, target_BMP, reconstruction_loss(pred_BMP, target_BMP))
 
 
-def _discriminator_loss(engines: Engines, forward: _Forward, cfg: AdversarialConfig) -> Tensor:
-    """Wasserstein loss of D on detached predictions; 0 without a discriminator. One forward over fakes and reals."""
+def _judge(engines: Engines, forward: _Forward, cfg: AdversarialConfig) -> _Judgement:
+    """Loss of D on detached predictions, in one forward over fakes and reals; zeros without a discriminator."""
+    zero = torch.zeros((), device=engines.device)
     if engines.discriminator is None:
-        return torch.zeros((), device=engines.device)
+        return _Judgement(zero, zero)
     fake_BMP, real_BMP = forward.pred_BMP.detach(), forward.target_BMP.to(forward.pred_BMP.dtype)
-    scores = engines.discriminator(torch.cat([fake_BMP, real_BMP]))
-    fake_scores, real_scores = scores.chunk(2)
-    return discriminator_loss(fake_scores, real_scores)
+    fake_scores, real_scores = engines.discriminator(torch.cat([fake_BMP, real_BMP])).chunk(2)
+    penalty = zero
+    if cfg.gp_weight and torch.is_grad_enabled():
+        # the mix comes from this rank's global generator, which is part of the checkpoint
+        mix_B11 = torch.rand(len(fake_BMP), 1, 1, device=engines.device, dtype=fake_BMP.dtype)
+        penalty = gradient_penalty(engines.discriminator.module, fake_BMP, real_BMP, mix_B11)
+    return _Judgement(discriminator_loss(fake_scores, real_scores), penalty)
 
 
 def _adversarial_loss(engines: Engines, forward: _Forward) -> Tensor:

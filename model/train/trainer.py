@@ -72,6 +72,13 @@ class Trainer:
     step: int = 0
     skipped: int = 0
 
+    def resume(self, state: TrainState | None) -> None:
+        """Go on from a checkpoint's state; None begins."""
+        if state is not None:
+            self.step, self.skipped = state.step, state.skipped
+            self.loader.load_state_dict(state.data)
+            logger.info("resuming after step %d, %d clips seen", state.step, state.data["clips_seen"])
+
     def train(self, progress: Progress) -> ExitStatus:
         """Run to the last step, or until a signal; a checkpoint is written at either end.
 

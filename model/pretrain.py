@@ -1,0 +1,208 @@
+"""``marlin pretrain``: check everything, start the ranks, resume what is there, leave weights, numbers, a picture."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from infra.config import load_config, validate_config
+from infra.errors import ConfigError, TrainingError
+from infra.fetch import file_digest
+from infra.launcher import ExitStatus, launch
+from infra.metrics import read_metrics
+from infra.run import CONFIG_FILE, RunContext
+from model.reconstruct import (
+    MEAN_FACE_CLIPS,
+    ReconstructionScore,
+    draw_reconstructions,
+    load_autoencoder,
+    mean_face,
+    reconstruct_clip,
+    score_reconstruction,
+)
+from model.train.checkpoint import list_checkpoints, read_state
+from model.train.engines import resolve_precision
+from model.train.run_folder import FAILURE, WEIGHTS, busy, hold_run, release_run
+from model.train.sources import open_source, open_validation
+from model.train.validate import SHOWN_CLIPS
+from model.train_config import PretrainConfig
+from pipeline.dataset.reader import DatasetReader, open_dataset
+
+logger = logging.getLogger(__name__)
+
+PICTURE = "reconstruction.png"
+DEFAULT_CPU_RANKS = 2
+SCORED_CLIPS = 64
+"""Clips that the final numbers are measured on, at most."""
+
+
+@dataclass(frozen=True)
+class PretrainReport:
+    """What a run made.
+
+    ``first`` and ``last`` hold the metrics of the first and the last logged step. ``score`` is measured on the split
+    ``scored_on``: validation, or training where that has no clips.
+    """
+
+    run_dir: Path
+    weights: Path
+    picture: Path
+    steps: int
+    first: Mapping[str, float]
+    last: Mapping[str, float]
+    score: ReconstructionScore
+    scored_on: str
+    dataset_version: int
+    licences: tuple[str, ...]
+
+
+def pretrain(cfg: PretrainConfig, run_dir: Path | None = None) -> PretrainReport:
+    """Pretrain, or go on with the run in ``run_dir``; a finished run is reported and not trained again.
+
+    Everything that can be refused is refused here, before ranks start.
+
+    Args:
+        cfg: settings; ``auto`` and None are decided here and written, decided, into the run folder.
+        run_dir: run folder; None makes a new one under ``runs/``.
+
+    Raises:
+        ConfigError: settings, dataset or device do not fit, or ``run_dir`` holds a run with other settings.
+        DatasetError, WeightsError: the dataset or ``init_from`` cannot be read.
+        TrainingError: the run diverged, was stopped by a signal, or lost a rank; the sentence says how to go on.
+    """
+    cfg = decide(cfg, _settings_of(run_dir))
+    reader = open_dataset(cfg.data.dataset, cfg.data.version)
+    open_source(cfg, reader, cfg.data.split)
+    with RunContext.create("pretrain", cfg, folder=run_dir) as run:
+        licences = _record_inputs(run, cfg, reader)
+        if not (run.path(WEIGHTS).exists() and _finished_steps(run.dir) >= cfg.steps):
+            _train(cfg, run.dir)
+        else:
+            logger.info("%s is finished; nothing to train", run.dir)
+        score, scored_on = _score_and_draw(cfg, reader, run.dir)
+        for name in (WEIGHTS, PICTURE):
+            run.add_output(name, run.path(name), file_digest(run.path(name)))
+        run.set("reconstruction", {**asdict(score), "scored_on": scored_on})
+        lines = [row for row in read_metrics(run.dir) if "loss/reconstruction" in row]
+        return PretrainReport(
+            run_dir=run.dir, weights=run.path(WEIGHTS), picture=run.path(PICTURE), steps=cfg.steps,
+            first=lines[0], last=lines[-1], score=score, scored_on=scored_on,
+            dataset_version=reader.version.version, licences=licences,
+        )  # fmt: skip
+
+
+def decide(cfg: PretrainConfig, previous: PretrainConfig | None) -> PretrainConfig:
+    """Return the settings with nothing left open: dataset version, ranks and precision.
+
+    A resumed run (``previous``) keeps what it decided then; anything else that differs is refused.
+
+    Raises:
+        ConfigError: with the differing settings, or what does not fit.
+    """
+    tree = cfg.model_dump(mode="json")
+    if previous is not None:
+        before = previous.model_dump(mode="json")
+        if cfg.data.version is None:
+            tree["data"]["version"] = before["data"]["version"]
+        if cfg.world_size is None:
+            tree["world_size"] = before["world_size"]
+        if cfg.precision == "auto":
+            tree["precision"] = before["precision"]
+        a, b = _flat(tree), _flat(before)
+        different = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+        if different:
+            shown = "; ".join(f"{key}: {b.get(key)} then, {a.get(key)} now" for key in different[:3])
+            raise ConfigError(f"the run folder holds a run with other settings ({shown}); take a new run folder")
+    else:
+        tree["precision"] = resolve_precision(cfg.precision)
+        tree["world_size"] = cfg.world_size or _ranks_here(cfg.global_batch)
+        tree["data"]["version"] = open_dataset(cfg.data.dataset, cfg.data.version).version.version
+    gpus = torch.cuda.device_count()
+    if gpus and tree["world_size"] > gpus:
+        raise ConfigError(f"world_size {tree['world_size']} needs as many GPUs and there are {gpus}; lower it")
+    resolve_precision(tree["precision"])
+    return validate_config(PretrainConfig, tree, where="the decided settings")
+
+
+def _train(cfg: PretrainConfig, run_dir: Path) -> None:
+    """Start the ranks and wait; a result that is not DONE becomes one sentence."""
+    if (lock := hold_run(run_dir)) is None:
+        raise ConfigError(busy(run_dir))
+    release_run(lock)  # rank 0 takes it for as long as it lives
+    (run_dir / FAILURE).unlink(missing_ok=True)
+    environment = {"DS_ACCELERATOR": "cuda" if torch.cuda.is_available() else "cpu"}
+    status = launch(
+        "model.train.worker", ["--run", str(run_dir)], world_size=cfg.world_size or 1, run_dir=run_dir, env=environment
+    )
+    if status is ExitStatus.DONE:
+        return
+    if status is ExitStatus.PREEMPTED:
+        raise TrainingError(
+            f"stopped by a signal after step {_finished_steps(run_dir)} of {cfg.steps}; the same command goes on"
+        )
+    reason = _failure(run_dir)
+    if status is ExitStatus.REFUSED:
+        raise ConfigError(reason)
+    saved = _finished_steps(run_dir)
+    cure = f"the same command goes on after step {saved}" if saved else "its log is above"
+    raise TrainingError(f"pretraining ended as {status.name.lower().replace('_', ' ')}: {reason}; {cure}")
+
+
+def _score_and_draw(cfg: PretrainConfig, reader: DatasetReader, run_dir: Path) -> tuple[ReconstructionScore, str]:
+    """Measure the finished weights, and draw a few clips with them."""
+    network, _ = load_autoencoder(run_dir / WEIGHTS)
+    training, validation = open_source(cfg, reader, cfg.data.split), open_validation(cfg, reader)
+    source = validation or training
+    face_CHW = mean_face(training.load(i) for i in range(min(MEAN_FACE_CLIPS, training.clips)))
+    score = score_reconstruction(network, (source.load(i) for i in range(min(SCORED_CLIPS, source.clips))), face_CHW)
+    samples = [source.load(i) for i in range(min(SHOWN_CLIPS, source.clips))]
+    clips = [reconstruct_clip(network, sample.clip_THWC, sample.is_masked_L) for sample in samples]
+    (run_dir / PICTURE).write_bytes(draw_reconstructions(clips))
+    return score, source.split
+
+
+def _record_inputs(run: RunContext, cfg: PretrainConfig, reader: DatasetReader) -> tuple[str, ...]:
+    version = reader.version
+    licences = (f"videos: {version.source_licence}", *(f"{part.part}: {part.licence}" for part in version.licences))
+    run.add_input("dataset", reader.storage.uri, f"version {version.version}", licence="; ".join(licences))
+    if cfg.init_from is not None:
+        path = Path(cfg.init_from)
+        path = path / WEIGHTS if path.is_dir() else path
+        run.add_input("init_from", str(path), file_digest(path))
+    return licences
+
+
+def _settings_of(run_dir: Path | None) -> PretrainConfig | None:
+    if run_dir is None or not (run_dir / CONFIG_FILE).exists():
+        return None
+    return load_config(PretrainConfig, run_dir / CONFIG_FILE)
+
+
+def _finished_steps(run_dir: Path) -> int:
+    found = list_checkpoints(run_dir)
+    return read_state(found[-1]).step if found else 0
+
+
+def _failure(run_dir: Path) -> str:
+    path = run_dir / FAILURE
+    return (
+        path.read_text(encoding="utf-8") if path.exists() else "a rank ended without a word (killed, or out of memory)"
+    )
+
+
+def _ranks_here(global_batch: int) -> int:
+    """All GPUs; else two ranks on the CPU, one when the batch is odd."""
+    gpus = torch.cuda.device_count()
+    return gpus or (1 if global_batch % DEFAULT_CPU_RANKS else DEFAULT_CPU_RANKS)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,37 @@
+"""What a pretraining run folder holds beside ``run.json``, and who may write in it."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+from typing import IO
+
+WEIGHTS, FAILURE, LOCK, PICTURES = "weights.safetensors", "failure", "lock", "pictures"
+
+_held: list[IO[str]] = []  # an unreferenced file would be closed, and its lock with it
+
+
+def hold_run(run_dir: Path) -> IO[str] | None:
+    """Take the run folder for this process's life; None when another process has it.
+
+    Two launches in one folder would mix their checkpoints. The kernel releases the lock however the process ends.
+    """
+    file = (run_dir / LOCK).open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    _held.append(file)
+    return file
+
+
+def release_run(lock: IO[str]) -> None:
+    """Give back what ``hold_run`` gave."""
+    _held.remove(lock)
+    lock.close()
+
+
+def busy(run_dir: Path) -> str:
+    """Return the sentence for a folder that another process holds."""
+    return f"run folder {run_dir} is in use by another run; wait for it to end, or take another folder"

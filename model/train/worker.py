@@ -1,0 +1,138 @@
+"""What torchrun starts on every rank: ``python -m model.train.worker --run DIR``.
+
+The run folder holds everything the ranks need (``config.yaml``, resolved) and takes everything they make. How it ended
+is left in ``exit_status``, the reason in ``failure``. An end that all ranks agree on (done, preempted, diverged,
+refused) exits with 0, so that torchrun neither restarts it nor prints a trace over its sentence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import logging
+import os
+import signal
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from model.weights import save_weights
+
+from infra.config import config_digest, load_config
+from infra.errors import CheckpointError, ConfigError, ProjectError, TrainingError
+from infra.launcher import ExitStatus, report_exit
+from infra.log import configure_logging
+from infra.metrics import open_metrics
+from infra.progress import Progress
+from infra.run import CONFIG_FILE
+from model.data.loader import ClipLoader
+from model.train.checkpoint import load_checkpoint
+from model.train.determinism import seed_everything
+from model.train.engines import Engines, build_engines, full_state, init_distributed, resolve_precision
+from model.train.networks import DISCRIMINATOR, build_networks, model_shape
+from model.train.run_folder import FAILURE, WEIGHTS, busy, hold_run
+from model.train.sources import open_source, open_validation
+from model.train.trainer import StopSignal, Trainer
+from model.train.validate import Validation
+from model.train_config import PretrainConfig
+from pipeline.dataset.reader import DatasetReader, open_dataset
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one rank; return its exit code."""
+    parser = argparse.ArgumentParser(description="One rank of a pretraining run; started by `marlin pretrain`.")
+    parser.add_argument("--run", type=Path, required=True, help="run folder")
+    run_dir = parser.parse_args(arguments).run
+    configure_logging()
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # a killed torchrun must not leave ranks behind
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    if os.environ.get("RANK", "0") == "0" and hold_run(run_dir) is None:
+        return _ended(run_dir, ExitStatus.REFUSED, busy(run_dir), code=1)
+    try:
+        status = run_rank(load_config(PretrainConfig, run_dir / CONFIG_FILE), run_dir)
+    except (ConfigError, CheckpointError, TrainingError) as error:
+        diverged = isinstance(error, TrainingError)
+        return _ended(run_dir, ExitStatus.DIVERGED if diverged else ExitStatus.REFUSED, str(error), code=0)
+    except torch.OutOfMemoryError as error:
+        cure = "lower micro_batch (gradient accumulation keeps the result), or set activation checkpointing"
+        return _ended(run_dir, ExitStatus.OUT_OF_MEMORY, f"out of GPU memory ({error}); {cure}", code=1)
+    except ProjectError as error:
+        return _ended(run_dir, ExitStatus.FAILED, str(error), code=1)
+    if dist.get_rank() == 0:
+        report_exit(run_dir, status)
+    dist.destroy_process_group()
+    return 0
+
+
+def run_rank(cfg: PretrainConfig, run_dir: Path) -> ExitStatus:
+    """Build, resume if there is something to resume, train, and leave the weights. Collective."""
+    stop = StopSignal()
+    stop.install()
+    device = init_distributed()
+    rank, world = dist.get_rank(), dist.get_world_size()
+    micro_batch, accumulation = cfg.share(world)
+    digest = config_digest(cfg)
+    reader = open_dataset(cfg.data.dataset, cfg.data.version)
+    source = open_source(cfg, reader, cfg.data.split)
+    generator, discriminator = build_networks(cfg)
+    engines = build_engines(
+        generator, discriminator, device=device, optim=cfg.optim, micro_batch=micro_batch, accumulation=accumulation,
+        precision=resolve_precision(cfg.precision), zero_stage=cfg.zero_stage,
+    )  # fmt: skip
+    seed_everything(cfg.seed, rank)
+    loader = ClipLoader(
+        source, cfg.global_batch, rank=rank, world=world, workers=cfg.data.workers, read_ahead=cfg.data.read_ahead,
+        pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    sink = open_metrics(run_dir, enabled=rank == 0)
+    validation = Validation(engines, open_validation(cfg, reader), source, cfg.data.val_clips, micro_batch, run_dir)
+    trainer = Trainer(cfg, run_dir, engines, loader, micro_batch, digest, sink, stop, validation)
+    try:
+        trainer.resume(load_checkpoint(run_dir, engines, config_digest=digest))
+        progress = Progress("pretrain", cfg.steps, unit="step", folder=run_dir, initial=trainer.step, enabled=rank == 0)
+        with progress:
+            status = trainer.train(progress)
+        if status is ExitStatus.DONE:
+            save_result(cfg, engines, reader, run_dir)
+        return status
+    finally:
+        loader.close()
+        sink.close()
+
+
+def save_result(cfg: PretrainConfig, engines: Engines, reader: DatasetReader, run_dir: Path) -> None:
+    """Leave ``weights.safetensors``: both networks in fp32, what they were trained on, its licences. Collective."""
+    state = full_state(engines.generator)
+    if engines.discriminator is not None:
+        judge = full_state(engines.discriminator)
+        state |= {f"{DISCRIMINATOR}{name}": value for name, value in judge.items()}
+    if dist.get_rank() == 0:
+        version = reader.version
+        provenance = {
+            "kind": "pretrain",
+            "dataset": reader.storage.uri,
+            "dataset_version": version.version,
+            "recipe_digest": version.recipe_digest,
+            "source_licence": version.source_licence,
+            "licences": [licence.model_dump() for licence in version.licences],
+            "config_digest": config_digest(cfg),
+            "init_from": cfg.init_from,
+            "steps": cfg.steps,
+            "clips_seen": cfg.steps * cfg.global_batch,
+            "mask": cfg.mask.model_dump(),
+        }
+        save_weights(run_dir / WEIGHTS, state, model_shape(cfg), provenance)
+    dist.barrier()
+
+
+def _ended(run_dir: Path, status: ExitStatus, sentence: str, *, code: int) -> int:
+    logger.error("%s", sentence)
+    (run_dir / FAILURE).write_text(sentence, encoding="utf-8")
+    report_exit(run_dir, status)
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
