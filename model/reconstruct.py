@@ -10,7 +10,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from model.weights import load_weights
 from torch import Tensor
 
 from infra.errors import ConfigError, MediaError
@@ -24,6 +23,7 @@ from model.nets.mae import MaskedAutoencoder
 from model.nets.patch_embed import patchify, to_unit_range, unpatchify
 from model.train.networks import split_state
 from model.train_config import MaskConfig
+from model.weights import load_weights
 from pipeline.config import Faces, IngestConfig
 from pipeline.extract_clips import ClipExtractor
 from pipeline.faces.backend import build_parser
@@ -99,7 +99,7 @@ def predict_hidden(network: MaskedAutoencoder, clip_THWC: Tensor, is_masked_L: T
 
 def reconstruct_clip(network: MaskedAutoencoder, clip_THWC: Tensor, is_masked_L: Tensor) -> ReconstructedClip:
     """Predict the hidden patches of one clip (uint8 RGB); visible ones stay as they are."""
-    cfg = network.cfg
+    cfg = network.config
     pred_MP, _ = predict_hidden(network, clip_THWC, is_masked_L)
     patches_LP = patchify(to_unit_range(_as_batch(clip_THWC)), cfg.tubelet, cfg.patch_size)[0]
     masked_LP, rebuilt_LP = patches_LP.clone(), patches_LP.clone()
@@ -140,7 +140,7 @@ def score_reconstruction(
     network: MaskedAutoencoder, samples: Iterable[ClipSample], face_CHW: Tensor
 ) -> ReconstructionScore:
     """Measure the network and both mean predictions on the hidden patches of the samples."""
-    shape = network.cfg
+    shape = network.config
     # the mean face as a still clip, cut as the network cuts: what it predicts for each patch
     still_BCTHW = face_CHW[None, :, None].expand(1, -1, shape.frames, -1, -1)
     still_LP = patchify(still_BCTHW, shape.tubelet, shape.patch_size)[0]

@@ -1,0 +1,87 @@
+"""The loader: the same batches for any number of ranks and workers, resumable to the clip."""
+
+import pytest
+import torch
+
+from infra.errors import CheckpointError, ConfigError
+from model.data.batch import ClipBatch
+from model.data.loader import ClipLoader
+
+
+def batches(source, count: int, batch: int = 4, **options) -> list[ClipBatch]:
+    loader = ClipLoader(source, batch, **options)
+    try:
+        return [next(loader) for _ in range(count)]
+    finally:
+        loader.close()
+
+
+def same(one: ClipBatch, other: ClipBatch) -> bool:
+    tensors = zip(one[:2], other[:2], strict=True)
+    return one.keys == other.keys and all(torch.equal(a, b) for a, b in tensors)
+
+
+def joined(parts: list[ClipBatch]) -> ClipBatch:
+    return ClipBatch(
+        torch.cat([part.clip_BTHWC for part in parts]),
+        torch.cat([part.is_masked_BL for part in parts]),
+        tuple(key for part in parts for key in part.keys),
+    )
+
+
+@pytest.mark.parametrize(("world", "workers"), [(1, 1), (2, 3), (4, 1)])
+def test_a_global_batch_is_the_same_for_any_number_of_ranks_and_workers(open_numbered, world, workers):
+    """Catches randomness that depends on who loads a clip: windows, masks and order must all agree."""
+    whole = batches(open_numbered(), 3)
+    ranks = [batches(open_numbered(), 3, rank=rank, world=world, workers=workers) for rank in range(world)]
+    for step, batch in enumerate(whole):
+        assert same(batch, joined([shares[step] for shares in ranks]))
+
+
+def test_batches_are_uint8_and_rectangular(open_numbered):
+    batch = batches(open_numbered(), 1)[0]
+    assert batch.clip_BTHWC.dtype == torch.uint8
+    assert batch.clip_BTHWC.shape == (4, 16, 224, 224, 3)
+    assert batch.is_masked_BL.sum(dim=1).tolist() == [1412] * 4
+
+
+def test_first_and_rest_are_the_whole_also_when_resumed_on_another_number_of_ranks(open_numbered):
+    """Catches counting clips read ahead as seen (they would be lost), or a position kept per rank."""
+    whole = batches(open_numbered(), 6)
+    first = ClipLoader(open_numbered(), 4, read_ahead=3)
+    start = [next(first) for _ in range(2)]
+    state = first.state_dict()
+    first.close()
+    assert state == {"version": 1, "seed": 0, "clips_seen": 8}
+    rest: list[list[ClipBatch]] = []
+    for rank in range(2):
+        loader = ClipLoader(open_numbered(), 4, rank=rank, world=2)
+        next(loader)  # a resume must drop what was read ahead
+        loader.load_state_dict(state)
+        rest.append([next(loader) for _ in range(4)])
+        loader.close()
+    resumed = start + [joined(list(parts)) for parts in zip(*rest, strict=True)]
+    assert all(same(one, other) for one, other in zip(whole, resumed, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "word"), [({"version": 2}, "version 2"), ({"seed": 5}, "seed 5"), ({"clips_seen": 6}, "multiple")]
+)
+def test_a_position_in_another_order_is_refused(open_numbered, change, word):
+    """Catches going on at position p of an order that is not the one p was counted in."""
+    loader = ClipLoader(open_numbered(), 4)
+    with pytest.raises(CheckpointError, match=word):
+        loader.load_state_dict({**loader.state_dict(), **change})
+    loader.close()
+
+
+def test_ranks_that_do_not_divide_the_batch_are_refused(open_numbered):
+    with pytest.raises(ConfigError, match="multiple of 3"):
+        ClipLoader(open_numbered(), 4, world=3)
+
+
+def test_micro_batches_are_the_batch_in_order(open_numbered):
+    batch = batches(open_numbered(), 1)[0]
+    parts = batch.split(1)
+    assert [len(part.keys) for part in parts] == [1] * 4
+    assert same(joined(parts), batch)

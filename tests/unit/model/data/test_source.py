@@ -1,0 +1,108 @@
+"""One position, one sample: the right clip, the right frames with their own regions, the right number hidden."""
+
+import numpy as np
+import pytest
+
+from infra.errors import ConfigError, CorruptShardError, DatasetError
+from model.train_config import MaskConfig
+from tests.support.clip_dataset import frame_number
+
+STREAM = 60
+
+
+def test_only_clips_fit_for_pretraining_of_the_split_are_read(open_numbered):
+    """Catches short clips (20 and 31 frames) and validation clips that slip into training."""
+    train, val = open_numbered("train"), open_numbered("val")
+    assert (train.clips, val.clips) == (4, 2)
+    assert not {train.load(i).key for i in range(4)} & {val.load(i).key for i in range(2)}
+    assert len({train.load(i).key for i in range(4)}) == 4
+
+
+def test_frames_are_a_window_at_stride_two_and_regions_belong_to_them(open_numbered):
+    """Catches regions shifted against frames: both carry their own frame number."""
+    source = open_numbered()
+    starts = set()
+    for position in range(STREAM):
+        sample = source.load(position)
+        numbers = [frame_number(image) for image in sample.clip_THWC.numpy()]
+        assert numbers == list(range(sample.first_frame, sample.first_frame + 32, 2))
+        assert [4 * (int(bits) - 1) for bits in sample.regions_Thw[:, 0, 0]] == numbers[::2]
+        starts.add(sample.first_frame)
+    assert len(starts) > 5  # the start is random, and reaches far into long clips
+    assert max(starts) == 32
+
+
+def test_a_sample_is_a_function_of_seed_and_position_alone(open_numbered):
+    """Catches hidden state: reading order, or the global generators, changing a window or a mask."""
+    one, other = open_numbered(), open_numbered()
+    forward = [one.load(position) for position in range(12)]
+    np.random.seed(1)
+    backward = {position: other.load(position) for position in reversed(range(12))}
+    for position, sample in enumerate(forward):
+        assert sample.key == backward[position].key
+        assert (sample.clip_THWC == backward[position].clip_THWC).all()
+        assert (sample.is_masked_L == backward[position].is_masked_L).all()
+    reseeded = [open_numbered(seed=1).load(position) for position in range(12)]
+    assert any((a.is_masked_L != b.is_masked_L).any() for a, b in zip(forward, reseeded, strict=True))
+
+
+def test_the_same_clip_gets_another_window_and_mask_in_another_epoch(open_numbered):
+    """Catches a seed that leaves the position out."""
+    source = open_numbered()
+    seen: dict[str, set] = {}
+    for position in range(STREAM):
+        sample = source.load(position)
+        seen.setdefault(sample.key, set()).add(sample.is_masked_L.numpy().tobytes())
+    assert all(len(masks) > 10 for masks in seen.values())
+
+
+@pytest.mark.parametrize("strategy", ["fasking", "fasking_opposite", "random", "tube", "frame"])
+def test_every_strategy_leaves_156_of_1568_tokens_visible(open_numbered, strategy):
+    """Catches a mask that hides a wrong number of tokens: batches would not be rectangular."""
+    sample = open_numbered(mask=MaskConfig(strategy=strategy)).load(3)
+    assert sample.is_masked_L.shape == (1568,)
+    assert int((~sample.is_masked_L).sum()) == 156
+
+
+def test_smaller_images_are_resized_and_their_regions_coarsened(open_numbered):
+    sample = open_numbered(overrides={"image_size": 112}).load(0)
+    assert sample.clip_THWC.shape == (16, 112, 112, 3)
+    assert sample.regions_Thw.shape == (8, 7, 7)
+    assert sample.is_masked_L.shape == (8 * 7 * 7,)
+    assert [frame_number(image) for image in sample.clip_THWC.numpy()][0] == sample.first_frame
+
+
+def test_flipping_mirrors_about_half_of_the_clips(open_numbered):
+    """Numbered frames are symmetric, so the mirrored region sets tell: bits 2↔3 and 4↔5 trade places."""
+    plain, flipping = open_numbered(), open_numbered(flip=True)
+    pairs = [(plain.load(i).regions_Thw, flipping.load(i).regions_Thw) for i in range(STREAM)]
+    assert STREAM / 5 < sum(bool((a != b).any()) for a, b in pairs) < STREAM
+
+
+def test_a_read_that_fails_is_tried_again_and_then_raised_never_skipped(open_numbered, monkeypatch):
+    """Catches the usual 'take another clip instead', which hides a damaged shard for ever."""
+    monkeypatch.setattr("model.data.source.BACKOFF_S", 0.001)
+    source = open_numbered(read_attempts=3)
+    good, calls = source.reader.read_clip, []
+
+    def failing(unit: str, row: int):
+        calls.append(row)
+        if len(calls) < failures:
+            raise CorruptShardError("the store sent half")
+        return good(unit, row)
+
+    monkeypatch.setattr(source.reader, "read_clip", failing)
+    failures = 3
+    assert source.load(0).key
+    assert len(calls) == 3
+    calls.clear()
+    failures = 100
+    with pytest.raises(CorruptShardError, match="after 3 attempts"):
+        source.load(0)
+
+
+def test_a_split_without_clips_and_a_senseless_ratio_are_refused_before_any_work(open_numbered):
+    with pytest.raises(DatasetError, match="'test'"):
+        open_numbered("test")
+    with pytest.raises(ConfigError, match=r"mask\.ratio"):
+        open_numbered(mask=MaskConfig(ratio=0.9999))

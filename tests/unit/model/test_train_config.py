@@ -1,0 +1,44 @@
+"""Settings of pretraining that do not fit together are refused with the cure."""
+
+from typing import get_args
+
+import pytest
+
+from infra.config import load_config
+from infra.errors import ConfigError
+from model.masking import STRATEGIES
+from model.train_config import MaskStrategy, PretrainConfig
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["global_batch=6", "world_size=4"], "global_batch 6 cannot be shared by 4 ranks; take 4 or 8"),
+        (["global_batch=12", "world_size=2", "micro_batch=4"], "one of 1, 2, 3, 6"),
+        (["optim.warmup_clips=100", "optim.total_clips=100"], "must be less than total_clips"),
+        (["optim.min_lr=1", "optim.base_lr=0.1"], "must not exceed"),
+        (["optim.base_rl=0.1"], "did you mean 'base_lr'"),
+        (["mask.strategy=tubes"], "mask.strategy"),
+    ],
+)
+def test_settings_that_do_not_fit_are_one_sentence_with_the_cure(overrides, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        load_config(PretrainConfig, None, overrides)
+
+
+def test_defaults_are_the_released_recipe():
+    """METHOD, section 7: 4 GPUs × 16 clips, 5.2 million clips, 40 epochs of warm-up."""
+    cfg = PretrainConfig()
+    assert (cfg.global_batch, cfg.optim.betas, cfg.optim.base_lr) == (64, (0.9, 0.95), 1.5e-4)
+    assert cfg.optim.total_clips == 2_593 * 2_000
+    assert cfg.share(4) == (16, 1)
+
+
+def test_the_last_step_is_a_full_batch():
+    cfg = load_config(PretrainConfig, None, ["optim.total_clips=10", "optim.warmup_clips=0", "global_batch=4"])
+    assert cfg.steps == 3
+
+
+def test_the_config_knows_the_strategies_that_masking_knows():
+    """Catches the two lists drifting apart; the config has its own so that it stays light."""
+    assert get_args(MaskStrategy) == STRATEGIES
