@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ from infra.errors import ConfigError, DatasetError
 from infra.progress import Progress
 from infra.ray_session import ray_session
 from infra.run import RunContext
-from infra.storage import Storage, open_storage
+from infra.storage import LocalStorage, Storage, open_storage
 from pipeline.config import IngestConfig
 from pipeline.dataset.format import PLAN_KEY, manifest_key, shard_key, videos_key
 from pipeline.dataset.lock import writer_lock
@@ -227,6 +228,8 @@ def _sweep(storage: Storage) -> None:
     for prefix in ("work/", "units/"):
         for key in storage.list(prefix):
             storage.delete(key)
+        if isinstance(storage, LocalStorage):  # a bucket has no folders that could stay behind
+            shutil.rmtree(Path(storage.uri) / prefix, ignore_errors=True)
     storage.delete(PLAN_KEY)
 
 

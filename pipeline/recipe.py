@@ -45,4 +45,3 @@ def recipe_difference(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     ]
-

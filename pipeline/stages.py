@@ -83,26 +83,33 @@ class _Killable:
             ProjectError: the worker cannot start at all; no video is to blame.
             Exception: what the worker raised.
         """
-        self._start()
+        if not self._started:
+            self._start()
         deadline_s = self._limits.deadline_base_s + self._limits.deadline_per_s * length_s
-        for attempt in range(1, self._limits.attempts + 1):
-            try:
-                return self._child.call(request, deadline_s=deadline_s)
-            except SandboxError as error:
-                logger.warning("attempt %d of %d: %s", attempt, self._limits.attempts, error)
-                lost = error
-        raise _Lost(lost, self._limits.attempts)
+        try:
+            return self._attempted(request, deadline_s)
+        except SandboxError as error:
+            raise _Lost(error, self._limits.attempts) from error
 
     def _start(self) -> None:
-        if self._started:
-            return
         try:
-            self._child.call(Ready(), deadline_s=self._limits.deadline_base_s)
+            self._attempted(Ready(), self._limits.deadline_base_s)
+        except SandboxError as error:
+            raise ProjectError(f"a worker of the ingest cannot start: {error}") from error
         except ProjectError:
             raise
         except Exception as error:
             raise ProjectError(f"a worker of the ingest cannot start: {type(error).__name__}: {error}") from error
         self._started = True
+
+    def _attempted(self, request: Any, deadline_s: float) -> Any:
+        """Ask until the child answers, with a value or an exception, but only as often as the config allows."""
+        for attempt in range(1, self._limits.attempts):
+            try:
+                return self._child.call(request, deadline_s=deadline_s)
+            except SandboxError as error:
+                logger.warning("attempt %d of %d: %s", attempt, self._limits.attempts, error)
+        return self._child.call(request, deadline_s=deadline_s)
 
 
 class _Lost(Exception):

@@ -140,3 +140,11 @@ def publish_version(storage: Storage, version: DatasetVersion) -> None:
             f"version {version.version} of {storage.uri} was published by another ingest meanwhile; run again, "
             "and let one ingest at a time write a dataset"
         )
+
+
+def flat_settings(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under dotted names: ``{"track": {"margin": 1.3}}`` → ``{"track.margin": 1.3}``."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= flat_settings(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

@@ -46,6 +46,11 @@ class Clips:
     def __init__(self, cfg, recipe):
         if recipe == "no weights":
             raise WeightsError("weights cannot be had; put them there")
+        if recipe == "dies once" and not Path("died").exists():
+            Path("died").touch()
+            os.abort()
+        if recipe == "dies":
+            os.abort()
         if recipe == "broken":
             raise ImportError("libfoo.so is missing")
     def __call__(self, request):
@@ -131,7 +136,12 @@ def test_what_is_done_is_not_done_again(stand_in: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "error", "words"), [("no weights", WeightsError, "put them"), ("broken", ProjectError, "libfoo")]
+    ("recipe", "error", "words"),
+    [
+        ("no weights", WeightsError, "put them"),
+        ("broken", ProjectError, "libfoo"),
+        ("dies", ProjectError, "cannot start: .*SIGABRT"),
+    ],
 )
 def test_a_worker_that_cannot_start_ends_the_ingest_and_blames_no_video(
     stand_in: Path, recipe: str, error: type[ProjectError], words: str
@@ -142,6 +152,18 @@ def test_a_worker_that_cannot_start_ends_the_ingest_and_blames_no_video(
     with pytest.raises(error, match=words):
         TrackFaces(CFG, recipe, storage)(planned)
     assert read_outcome(storage, "unit", planned.video.digest) is None
+
+
+def test_a_worker_that_is_killed_while_it_starts_is_started_again(
+    stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug caught: one kill by the kernel, at the wrong moment, that ends the night."""
+    monkeypatch.chdir(stand_in)
+    storage = open_storage(str(stand_in / "dataset"))
+    planned = _planned(stand_in, "work")
+    TrackFaces(CFG, "dies once", storage)(planned)
+    assert (stand_in / "died").exists()
+    assert storage.exists(work_key("unit", planned.video.digest, CLIPS))
 
 
 def test_a_full_disk_ends_the_ingest_and_blames_no_video(stand_in: Path) -> None:
