@@ -20,7 +20,6 @@ from infra.errors import ConfigError
 from infra.fetch import file_digest
 from infra.progress import Progress
 from model.adapt.encoder import pretrained_encoder
-from model.adapt.features import state_digest
 from model.adapt.run import choose_device
 from model.clip_stream import PlannedWindow, WindowPlan, plan_video, window_stream
 from model.extract_config import ExtractConfig
@@ -83,7 +82,7 @@ def extract(videos: Sequence[str | Path], cfg: ExtractConfig) -> list[ExtractedV
     weights, device = load_weights(cfg.weights), choose_device(cfg.device)
     encoder = pretrained_encoder(weights).eval().to(device)
     facts = {
-        "weights": {"model": weights.config.name, "state_sha256": state_digest(encoder.state_dict())},
+        "weights": {"model": weights.config.name, "sha256": weights.digest},
         "feature": "mean over tokens, then LayerNorm",
         "detector": detector_name(cfg.faces),
     }

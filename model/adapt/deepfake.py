@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from model.weights import LoadedWeights, load_weights
 
 from infra.errors import DatasetError
 from model.adapt.detector import Detector
 from model.adapt.encoder import PooledEncoder, pretrained_encoder, random_encoder, save_detector, save_head
-from model.adapt.features import compute_features, state_digest
+from model.adapt.features import compute_features
 from model.adapt.finetune import detector_scores, finetune
 from model.adapt.metrics import measure
 from model.adapt.pairs import draw_pairs
@@ -35,6 +34,7 @@ from model.adapt.report import (
 from model.adapt.samples import FAKE, Window, choose_windows, count_people
 from model.adapt.split import Split, split_windows
 from model.adapt_config import AdaptConfig
+from model.weights import LoadedWeights, load_weights
 from pipeline.dataset.reader import open_dataset
 
 FEW_GROUPS = 20
@@ -93,7 +93,7 @@ def detect_deepfakes(cfg: AdaptConfig, run_dir: Path, device: torch.device) -> A
         run_dir=run_dir,
         dataset=cfg.data.dataset,
         version=version,
-        weights_sha256=state_digest(weights.state),
+        weights_sha256=weights.digest,
         fakes=study.pixels.fakes,
         split=study.split.describe(),
         videos=len({w.clip.video for w in study.windows}),

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from model.weights import LoadedWeights, save_weights
 from torch import Tensor, nn
 
+from infra.errors import WeightsError
 from model.adapt.detector import Detector
 from model.nets.config import ModelConfig
 from model.nets.encoder import Encoder
 from model.nets.factory import build_encoder
+from model.weights import LoadedWeights, save_weights
 
 _ENCODER_PREFIX, _HEAD_PREFIX = "encoder.", "head."
 
@@ -34,7 +35,13 @@ class PooledEncoder(nn.Module):
 
 
 def pretrained_encoder(weights: LoadedWeights) -> PooledEncoder:
-    """Build the encoder of these weights; its size comes from them."""
+    """Build the encoder of these weights; its size comes from them.
+
+    Raises:
+        WeightsError: the file holds no encoder (a head alone, say).
+    """
+    if not any(name.startswith(_ENCODER_PREFIX) for name in weights.state):
+        raise WeightsError("the weights hold no encoder; name weights.safetensors or adapted.safetensors")
     encoder = build_encoder(weights.config)
     state = {n.removeprefix(_ENCODER_PREFIX): v for n, v in weights.state.items() if n.startswith(_ENCODER_PREFIX)}
     encoder.load_state_dict(state)

@@ -67,8 +67,8 @@ class Score:
 class AdaptReport:
     """The outcome of one run.
 
-    weights_sha256: digest of the pretrained weights' names and values, whatever file they came from. people: None
-    where the dataset does not know. notes: sentences that must stand wherever the numbers stand.
+    weights_sha256: digest of the pretrained weights' file. people: None where the dataset does not know. notes:
+    sentences that must stand wherever the numbers stand.
     """
 
     task: str

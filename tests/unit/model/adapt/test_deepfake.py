@@ -1,0 +1,151 @@
+"""The whole task on a small network: the table, the files, and what may be concluded from them."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from infra.errors import ConfigError, DatasetError
+from model.adapt.encoder import pretrained_encoder, random_encoder
+from model.adapt.run import LATER_TASKS, adapt, choose_device
+from model.adapt_config import AdaptConfig
+from model.nets.config import model_config
+from model.nets.factory import build_mae
+from model.weights import load_weights, save_weights
+
+TINY = {"image_size": 64, "encoder_dim": 48, "encoder_depth": 2, "decoder_dim": 32, "decoder_depth": 1}
+
+
+@pytest.fixture(scope="module")
+def weights_file(tmp_path_factory):
+    """Weights of a very small network, as pretraining leaves them."""
+    torch.manual_seed(7)
+    config = model_config("marlin_vit_tiny", **TINY)
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    save_weights(path, build_mae(config).state_dict(), config, {"dataset": "somewhere", "dataset_version": 1})
+    return path
+
+
+def _config(weights, dataset, **changes) -> AdaptConfig:
+    tree = {
+        "weights": str(weights),
+        "data": {"dataset": str(dataset), "gap_frames": 16},
+        "probe": {"epochs": 60},
+        "finetune": {"epochs": 1, "batch_size": 8},
+        "bootstrap": 100,
+        "pictures": 2,
+        "device": "cpu",
+    }
+    return AdaptConfig.model_validate({**tree, **changes})
+
+
+@pytest.fixture(scope="module")
+def report(weights_file, drawn_dataset, tmp_path_factory):
+    return adapt("deepfake", _config(weights_file, drawn_dataset), tmp_path_factory.mktemp("run"))
+
+
+def test_the_table_has_a_row_each_for_probe_baseline_and_fine_tuning(report):
+    assert [(r.mode, r.init) for r in report.rows] == [("LP", "pretrained"), ("LP", "random"), ("FT", "pretrained")]
+    for row in report.rows:
+        assert 0 <= row.auc <= 1
+        assert row.clips_test % 2 == 0
+        assert row.people_test is None
+    assert len({(r.clips_train, r.clips_val, r.clips_test) for r in report.rows}) == 1, "all rows see the same clips"
+    assert (report.videos, report.people, report.fakes) == (4, None, "self_blend")
+
+
+def test_the_files_tell_the_same_as_the_report(report):
+    """Catches a result that cannot be recomputed from the scores beside it."""
+    result = json.loads((report.run_dir / "result.json").read_text())
+    assert result["people"] == "unknown"
+    assert [r["auc"] for r in result["rows"]] == [r.auc for r in report.rows]
+    with (report.run_dir / "scores.csv").open() as file:
+        scores = list(csv.DictReader(file))
+    for row in report.rows:
+        mine = [s for s in scores if (s["mode"], s["init"]) == (row.mode, row.init)]
+        assert len(mine) == row.clips_test
+        right = [(float(s["score"]) > 0.5) == (s["label"] == "fake") for s in mine]
+        assert np.mean(right) == pytest.approx(row.accuracy, abs=1e-6)
+    record = json.loads((report.run_dir / "run.json").read_text())
+    assert record["outcome"] == "done"
+    assert {i["name"] for i in record["inputs"]} == {"weights", "dataset"}
+    assert (report.run_dir / "pairs.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_how_many_stand_behind_the_numbers_is_said(report):
+    assert report.notes[0].startswith("Behind these numbers stand 4 videos of an unknown number of people")
+    assert any("say nothing about other people" in note for note in report.notes)
+    assert any("same people at different times" in note for note in report.notes)
+
+
+def test_the_saved_head_and_the_adapted_encoder_can_be_used_again(report, weights_file):
+    """Catches a head that only fits standardised features, or an adapted file that other commands cannot read."""
+    head = load_file(report.run_dir / "head.safetensors")
+    assert head["head.weight"].shape == (1, 48)
+    adapted = load_weights(report.run_dir / "adapted.safetensors")
+    encoder = pretrained_encoder(adapted)
+    assert encoder.encoder.config.encoder_dim == 48
+    assert adapted.provenance["kind"] == "adapt-deepfake"
+
+
+def test_pooling_is_the_mean_over_tokens_first_and_then_layer_norm():
+    """Catches the mean of normalised tokens, which is another feature (METHOD section 4)."""
+    config = model_config("marlin_vit_tiny", **TINY)
+    pooled = random_encoder(config, 0).eval()
+    with torch.no_grad():
+        pooled.encoder.norm.weight.uniform_(0.5, 2.0)
+        clip = torch.randint(0, 255, (2, 16, 64, 64, 3), dtype=torch.uint8)
+        found = pooled(clip)
+        tokens = pooled.encoder(clip.permute(0, 4, 1, 2, 3))
+    assert found.shape == (2, 48)
+    plain = (found / pooled.encoder.norm.weight).detach()
+    assert plain.var(dim=1, unbiased=False).tolist() == pytest.approx([1, 1], rel=0.01)
+    assert not torch.allclose(found, tokens.mean(dim=1), atol=1e-2)
+
+
+def test_the_random_encoder_is_a_function_of_its_seed_and_leaves_global_randomness_alone():
+    config = model_config("marlin_vit_tiny", **TINY)
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    one, two, other = random_encoder(config, 0), random_encoder(config, 0), random_encoder(config, 1)
+    assert torch.equal(torch.rand(1), expected)
+    pairs = [(one.state_dict()[n], two.state_dict()[n]) for n in one.state_dict()]
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert any(not torch.equal(one.state_dict()[n], v) for n, v in other.state_dict().items())
+
+
+def test_labelled_fakes_are_used_and_a_pair_stays_on_one_side(weights_file, labelled_dataset, tmp_path):
+    cfg = _config(weights_file, labelled_dataset, finetune={"enabled": False}, baseline=False)
+    report = adapt("deepfake", cfg, tmp_path)
+    assert (report.fakes, report.people) == ("labels", 2)
+    assert len(report.rows) == 1
+    assert not any("self-blended" in note for note in report.notes)
+
+
+def test_a_second_run_in_the_same_cache_gives_the_same_numbers(report, weights_file, drawn_dataset, tmp_path):
+    """Catches randomness outside the seed, e.g. in the blends of the test side."""
+    cfg = _config(weights_file, drawn_dataset, finetune={"enabled": False}, pictures=0)
+    again = adapt("deepfake", cfg, tmp_path)
+    assert [r.auc for r in again.rows] == [r.auc for r in report.rows[:2]]
+    assert [r.val_loss for r in again.rows] == pytest.approx([r.val_loss for r in report.rows[:2]], abs=1e-5)
+
+
+def test_wrong_use_is_one_sentence(weights_file, drawn_dataset, tmp_path):
+    for task in LATER_TASKS:
+        with pytest.raises(ConfigError, match=f"task '{task}' is not in this release; this release has: deepfake"):
+            adapt(task, AdaptConfig(), tmp_path)
+    with pytest.raises(ConfigError, match="there is no task 'x'"):
+        adapt("x", AdaptConfig(), tmp_path)
+    with pytest.raises(ConfigError, match="no dataset is named"):
+        adapt("deepfake", AdaptConfig(weights="w"), tmp_path)
+    with pytest.raises(ConfigError, match="no weights are named"):
+        adapt("deepfake", _config("", drawn_dataset), tmp_path)
+    with pytest.raises(DatasetError):
+        adapt("deepfake", _config(weights_file, tmp_path), tmp_path / "run")
+    for device in ("cuda:99", "tpu", "meta"):
+        with pytest.raises(ConfigError, match=f"device '{device}'"):
+            choose_device(device)
