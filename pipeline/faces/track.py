@@ -17,6 +17,8 @@ KeyFrames = Sequence[tuple[int, Detections]]
 """(frame number, its faces), frame numbers rising."""
 KERNEL_REACH = 3.0
 """Standard deviations at which the smoothing kernel is cut off."""
+LEAST_SIGMA = 0.1
+"""Frames; below it the neighbours' weights vanish (1e-22) and so does the line through them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ def _local_linear(path_FC: np.ndarray, sigma: float) -> np.ndarray:
     """Evaluate at each frame the line that fits its neighbourhood best, weights Gaussian in the distance."""
     frames = len(path_FC)
     reach = min(int(np.ceil(KERNEL_REACH * sigma)), frames - 1)
-    if reach < 1:
+    if reach < 1 or sigma < LEAST_SIGMA:
         return path_FC
     distance = np.arange(-reach, reach + 1, dtype=np.float64)
     weight = np.exp(-0.5 * (distance / sigma) ** 2)

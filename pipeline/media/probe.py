@@ -13,7 +13,8 @@ from pipeline.rows import RejectReason, VideoInfo
 # Demuxers that may open a file. Left out on purpose: playlists (hls, concat, dash), which make libavformat read files
 # and addresses named inside an untrusted one; still pictures; text art, which decodes as "video".
 FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,h264,hevc,m4v,mxf,rm,nut,ivf,dv,av1,obu"
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,"
+    "h264,hevc,m4v,mxf,rm,nut,ivf,dv,av1,obu"
 )
 OPEN_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 FALLBACK_FPS = 25.0

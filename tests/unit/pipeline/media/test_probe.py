@@ -47,7 +47,9 @@ def test_a_raw_stream_without_length_still_has_a_rate(make_video):
     assert 0 < info.fps <= 1000 or info.fps == FALLBACK_FPS
 
 
-@pytest.mark.parametrize("name", ["new\nline.mp4", "quo'te\".mp4", "日本.mp4", "concat:a|b.mp4", "-i.mp4", "http:x.mp4"])
+@pytest.mark.parametrize(
+    "name", ["new\nline.mp4", "quo'te\".mp4", "日本.mp4", "concat:a|b.mp4", "-i.mp4", "http:x.mp4"]
+)
 def test_odd_names_are_just_files(make_video, tmp_path, name, monkeypatch):
     """``concat:…`` and ``http:…`` are protocols to libavformat unless the path is made absolute."""
     make_video("a.mp4").rename(tmp_path / name)

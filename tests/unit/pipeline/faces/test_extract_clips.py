@@ -1,0 +1,200 @@
+import pickle
+
+import av
+import numpy as np
+import pytest
+
+from infra.fetch import file_digest
+from pipeline import extract_clips
+from pipeline.config import ClipConfig, IngestConfig, LimitConfig, TrackConfig
+from pipeline.extract_clips import ClipExtractor
+from pipeline.faces.backend import build_parser
+from pipeline.faces.regions import Region
+from pipeline.media.decode import decode_clip
+from pipeline.media.encode import encode_clip
+from pipeline.parse_regions import landmarks_in_crop, parse_clip
+from pipeline.rejects import RejectError
+from pipeline.rows import RejectReason, SourceVideo
+
+RECIPE = "0123abcd" * 8
+CFG = IngestConfig()
+
+
+def run(extractor, source, path, split="train"):
+    return list(extractor(source(path), str(path), split))
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    return ClipExtractor(CFG, RECIPE)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_video(name, frames):
+        path = tmp_path / name
+        path.write_bytes(encode_clip(frames, 25, ClipConfig(crf=5)))
+        return path
+
+    return write_video
+
+
+@pytest.fixture
+def marks(mark_detector):
+    """An extractor with the exact detector; flat marks have no texture, so blur is not judged."""
+
+    def make(**limits):
+        cfg = IngestConfig(track=TrackConfig(min_blur=0), limits=LimitConfig(**limits))
+        return ClipExtractor(cfg, RECIPE, mark_detector)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def real(extractor, sample_videos):
+    """The clips of one real video, and their outcome."""
+    path = sample_videos / "single_face.mp4"
+    video = SourceVideo(file_digest(path), str(path), path.name, path.stat().st_size, labels={"label": "real"})
+    clips = list(extractor(video, str(path), "val"))
+    return clips, extractor.outcome
+
+
+def test_a_real_face_becomes_clips_with_everything_about_them(real):
+    clips, outcome = real
+    assert [(clip.meta.start_frame, clip.meta.end_frame) for clip in clips] == [(0, 64), (64, 72)]
+    meta = clips[1].meta
+    assert meta.key == f"{outcome.video[:16]}-t0000-f0000064-0123abcd"
+    assert (meta.source_width, meta.source_height, meta.fps) == (640, 360, 30)
+    assert (meta.split, meta.labels) == ("val", {"label": "real"})
+    assert (meta.detector, meta.parser) == ("centerface", "landmarks68")
+    assert len(meta.crops) == len(meta.landmarks) == meta.frames == 8
+    assert decode_clip(clips[1].mp4).shape == (8, 224, 224, 3)
+    assert (outcome.decoded, outcome.detected, outcome.tracks, outcome.clips, outcome.reject) == (72, 72, 1, 2, None)
+    assert outcome.faces == 19
+    assert {"probe", "decode", "detect", "track", "crop", "encode"} <= outcome.seconds.keys()
+
+
+def test_the_region_maps_of_a_real_clip_show_a_face(real):
+    clip = real[0][0]
+    bits = parse_clip(clip.mp4, clip.meta, build_parser(CFG.faces))
+    assert bits.shape == (16, 28, 28)
+    assert bits.dtype == np.uint16
+    for row in bits:
+        eye = np.argwhere(row >> Region.RIGHT_EYE & 1).mean(axis=0)
+        mouth = np.argwhere(row >> Region.LOWER_LIP & 1).mean(axis=0)
+        assert eye[0] < 14 < mouth[0]
+        assert eye[1] < 14
+
+
+def test_a_face_that_leaves_and_one_that_comes(extractor, source, sample_videos):
+    (leaves, *_), (comes, *_) = (
+        run(extractor, source, sample_videos / name) for name in ("face_noface.mov", "noface_face.mov")
+    )
+    assert leaves.meta.start_frame == 0
+    assert comes.meta.start_frame == pytest.approx(96, abs=2)
+    assert extractor.outcome.detected == pytest.approx(72, abs=4)
+    assert extractor.outcome.decoded == 169
+
+
+def test_no_face_is_a_reject_that_keeps_its_counts(extractor, source, sample_videos):
+    with pytest.raises(RejectError) as caught:
+        run(extractor, source, sample_videos / "no_face.mp4")
+    assert caught.value.reason is RejectReason.NO_FACE
+    outcome = extractor.outcome
+    assert (outcome.reject, outcome.decoded, outcome.clips) == (RejectReason.NO_FACE, 95, 0)
+    assert outcome.seconds["detect"] > 0
+
+
+def test_a_cropped_frame_shows_the_face_of_that_frame(marks, marked_frames, source, write):
+    """Off by one between detection, path and pixels would move the mark in the crop, since it moves in the frame."""
+    (clip, *_) = run(marks(), source, write("moving.mp4", marked_frames(50, speed=2)))
+    crops = decode_clip(clip.mp4)
+    is_mark = np.abs(crops.astype(int) - (250, 40, 200)).max(axis=3) < 80
+    for mask, five, square in zip(is_mark, clip.meta.landmarks, clip.meta.crops, strict=True):
+        rows, columns = np.nonzero(mask)
+        side = 224 / 1.3
+        assert np.ptp(columns) == pytest.approx(side, abs=6)
+        assert columns.mean() == pytest.approx(112, abs=4)
+        (centre,) = landmarks_in_crop(np.array([five]), np.array([square]), 224)
+        assert centre[0] == pytest.approx([columns.mean(), rows.mean()], abs=3)
+
+
+@pytest.mark.parametrize("hold", [0, 1 << 30])
+@pytest.mark.parametrize("chunk", [1, 7, 64])
+def test_chunks_and_passes_do_not_change_a_byte(marks, marked_frames, source, write, monkeypatch, chunk, hold):
+    monkeypatch.setattr(extract_clips, "HOLD_BYTES", hold)
+    path = write("moving.mp4", marked_frames(70, present=lambda n: n < 40 or n > 60))
+    expected = run(marks(), source, path)
+    got = run(marks(chunk_frames=chunk), source, path)
+    assert [clip.meta for clip in got] == [clip.meta for clip in expected]
+    assert [clip.mp4 for clip in got] == [clip.mp4 for clip in expected]
+
+
+def test_two_appearances_are_two_tracks(marks, marked_frames, source, write):
+    extractor = marks()
+    clips = run(extractor, source, write("twice.mp4", marked_frames(90, present=lambda n: n < 30 or n >= 60)))
+    assert [(c.meta.track, c.meta.start_frame, c.meta.end_frame) for c in clips] == [(0, 0, 29), (1, 60, 90)]
+    assert extractor.outcome.detected == 59
+
+
+def test_a_passing_detection_is_no_track_and_says_why(marks, marked_frames, source, write):
+    extractor = marks()
+    with pytest.raises(RejectError, match="1 too_short"):
+        run(extractor, source, write("flash.mp4", marked_frames(40, present=lambda n: 8 <= n < 12)))
+    assert extractor.outcome.reject is RejectReason.NO_TRACK
+    assert extractor.outcome.filtered == {"too_short": 1}
+
+
+def test_one_extractor_takes_video_after_video(marks, marked_frames, source, write, tmp_path):
+    """State left by one video, a reject above all, must not show in the next."""
+    extractor = marks()
+    good = write("good.mp4", marked_frames(20))
+    first = run(extractor, source, good)
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    with pytest.raises(RejectError):
+        run(extractor, source, empty)
+    assert extractor.outcome.reject is RejectReason.EMPTY
+    assert run(extractor, source, good) == first
+    assert extractor.outcome.reject is None
+
+
+def test_a_video_of_one_frame_is_no_track(marks, marked_frames, source, write):
+    with pytest.raises(RejectError) as caught:
+        run(marks(), source, write("one.mp4", marked_frames(1)))
+    assert caught.value.reason is RejectReason.NO_TRACK
+
+
+def test_memory_does_not_grow_with_the_video(mark_detector, marked_frames, source, tmp_path, monkeypatch):
+    """300 frames of 120x200 decode to 22 MB; with 8-frame chunks, 32-frame clips and nothing held, 14 must do."""
+    import tracemalloc
+
+    monkeypatch.setattr(extract_clips, "HOLD_BYTES", 0)
+    path = tmp_path / "long.mp4"
+    frame = marked_frames(1)[0]
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 200, 120, "yuv420p"
+        for _ in range(300):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode())
+    cfg = IngestConfig(
+        track=TrackConfig(min_blur=0), clip=ClipConfig(max_frames=32), limits=LimitConfig(chunk_frames=8)
+    )
+    extractor, listed = ClipExtractor(cfg, RECIPE, mark_detector), source(path)
+    tracemalloc.start()
+    clips = sum(1 for _ in extractor(listed, str(path), "train"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert clips == 10
+    assert peak < 32 * 224 * 224 * 3 * 3  # a clip's crops, twice on the way to the encoder, and room for the chunk
+
+
+def test_a_reject_crosses_between_processes():
+    error = pickle.loads(pickle.dumps(RejectError(RejectReason.TOO_LARGE, "8K")))
+    assert (error.reason, error.detail, str(error)) == (RejectReason.TOO_LARGE, "8K", "too_large: 8K")
+
+
+def test_landmarks_are_mapped_into_the_crop():
+    mapped = landmarks_in_crop(np.array([[[60.0, 45.0]] * 5]), np.array([[10.0, 20.0, 110.0, 120.0]]), 224)
+    np.testing.assert_allclose(mapped[0, 0], [112, 56])

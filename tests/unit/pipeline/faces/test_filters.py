@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+
+from pipeline.config import TrackConfig
+from pipeline.faces.filters import face_side, filter_reason
+from pipeline.faces.track import Sighting
+from pipeline.rows import FaceTrack, FilterReason
+
+
+def reason(frames=20, side=100.0, score=0.9, blur=50.0, exposure=120.0):
+    boxes = np.tile(np.array([[0, 0, side, side]], np.float32), (frames, 1))
+    track = FaceTrack(0, 0, boxes, boxes, np.zeros((frames, 5, 2), np.float32), np.full(frames, score, np.float32))
+    return filter_reason(track, [Sighting(0, 0), Sighting(1, 0)], [[(blur, exposure)]] * 2, TrackConfig())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({}, None),
+        ({"frames": 7}, FilterReason.TOO_SHORT),
+        ({"frames": 8}, None),
+        ({"side": 31.0}, FilterReason.TOO_SMALL),
+        ({"score": 0.4}, FilterReason.LOW_SCORE),
+        ({"blur": 4.0}, FilterReason.BLURRED),
+        ({"exposure": 10.0}, FilterReason.EXPOSURE),
+        ({"exposure": 250.0}, FilterReason.EXPOSURE),
+        ({"frames": 1, "blur": 0.0}, FilterReason.TOO_SHORT),
+    ],
+)
+def test_each_bound_has_its_reason_and_the_first_counts(wrong, expected):
+    assert reason(**wrong) == expected
+
+
+def test_the_face_side_is_the_mean_of_width_and_height():
+    assert face_side(np.array([[0, 0, 10, 20], [0, 0, 30, 40]], np.float32)) == 25

@@ -1,0 +1,169 @@
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import TrackConfig
+from pipeline.faces.boxes import NO_FACES
+from pipeline.faces.track import link_tracks, smooth_path
+from pipeline.rows import Detections
+
+CFG = TrackConfig()
+FPS = 25.0
+
+
+def faces(*boxes: Sequence[float], score: float = 0.9) -> Detections:
+    boxes_N4 = np.array(boxes, np.float32).reshape(-1, 4)
+    corner, size = boxes_N4[:, None, :2], (boxes_N4[:, 2:] - boxes_N4[:, :2])[:, None]
+    points = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]], np.float32)
+    return Detections(boxes_N4, np.full(len(boxes), score, np.float32), corner + points * size)
+
+
+def square(x: float, y: float = 0, side: float = 100) -> tuple[float, float, float, float]:
+    return (x, y, x + side, y + side)
+
+
+def spans(tracks):
+    return [(track.start, track.end) for track in tracks]
+
+
+def test_even_motion_is_interpolated_exactly():
+    (track,) = link_tracks([(n, faces(square(3.0 * n, 2.0 * n))) for n in range(0, 41, 4)], [], CFG, FPS)
+    frames = np.arange(41)
+    np.testing.assert_allclose(track.boxes_F4[:, 0], 3.0 * frames, atol=1e-3)
+    np.testing.assert_allclose(track.boxes_F4[:, 3], 2.0 * frames + 100, atol=1e-3)
+    np.testing.assert_allclose(track.landmarks_F52[:, 2], np.stack([3 * frames + 50, 2 * frames + 60], 1), atol=1e-3)
+
+
+def test_even_motion_is_smoothed_to_itself_up_to_both_ends():
+    """An ordinary filter lags at the ends, and the crop of a face that walks in would cut it."""
+    (track,) = link_tracks([(n, faces(square(3.0 * n))) for n in range(0, 81, 4)], [], CFG, FPS)
+    middle = (track.crops_F4[:, 0] + track.crops_F4[:, 2]) / 2
+    np.testing.assert_allclose(middle, 3.0 * np.arange(81) + 50, atol=1e-2)
+    np.testing.assert_allclose(track.crops_F4[:, 2] - track.crops_F4[:, 0], 130, atol=1e-2)
+
+
+def test_crops_are_squares_of_the_longer_side():
+    (track,) = link_tracks([(n, faces((0, 0, 60, 100))) for n in range(0, 17, 4)], [], CFG, FPS)
+    sides = track.crops_F4[:, 2:] - track.crops_F4[:, :2]
+    np.testing.assert_allclose(sides, 130, atol=1e-3)
+
+
+def test_trembling_is_taken_out():
+    rng = np.random.default_rng(0)
+    key_frames = [(n, faces(square(100 + rng.normal(0, 4)))) for n in range(0, 201, 4)]
+    (track,) = link_tracks(key_frames, [], CFG, FPS)
+    steps = np.abs(np.diff(track.crops_F4[:, 0]))
+    assert steps.mean() < np.abs(np.diff(track.boxes_F4[:, 0])).mean() / 5
+
+
+def test_a_face_that_leaves_ends_its_track_at_its_last_key_frame():
+    key_frames = [(n, faces(square(0)) if n <= 40 else NO_FACES) for n in range(0, 101, 4)]
+    assert spans(link_tracks(key_frames, [], CFG, FPS)) == [(0, 41)]
+
+
+def test_a_short_absence_does_not_break_a_track_and_a_long_one_does():
+    def seen_except(missing):
+        return [(n, NO_FACES if n in missing else faces(square(0))) for n in range(0, 61, 4)]
+
+    assert spans(link_tracks(seen_except({20, 24}), [], CFG, FPS)) == [(0, 61)]
+    assert spans(link_tracks(seen_except({20, 24, 28}), [], CFG, FPS)) == [(0, 17), (32, 61)]
+
+
+def test_wide_key_frames_are_linked_even_when_no_gap_is_allowed():
+    cfg = TrackConfig(max_gap_frames=0, key_frame_stride=16)
+    assert spans(link_tracks([(n, faces(square(0))) for n in range(0, 65, 16)], [], cfg, FPS)) == [(0, 65)]
+
+
+def test_a_cut_ends_a_track_even_where_the_next_face_stands_at_the_same_place():
+    key_frames = [(n, faces(square(0))) for n in (0, 4, 8, 9, 10, 12, 16)]
+    assert spans(link_tracks(key_frames, [10], CFG, FPS)) == [(0, 10), (10, 17)]
+
+
+def test_two_faces_keep_their_tracks_when_the_detector_changes_their_order():
+    left, right = square(0), square(300)
+    key_frames = [(n, faces(left, right) if n % 8 else faces(right, left)) for n in range(0, 33, 4)]
+    tracks = link_tracks(key_frames, [], CFG, FPS)
+    assert [float(track.boxes_F4[:, 0].mean()) for track in tracks] == [0, 300]  # and numbered from the left
+    assert all(np.ptp(track.boxes_F4[:, 0]) == 0 for track in tracks)
+
+
+def test_the_assignment_is_best_for_all_and_not_greedy():
+    """Greedy linking would give the middle box to whom it overlaps most and leave the other without a partner."""
+    before = faces(square(0), square(40))
+    after = faces(square(30), square(75))
+    tracks = link_tracks([(0, before), (4, after)], [], CFG, FPS)
+    assert spans(tracks) == [(0, 5), (0, 5)]
+    assert [float(track.boxes_F4[-1, 0]) for track in tracks] == [30, 75]
+
+
+def test_a_detection_far_away_is_another_face():
+    assert len(link_tracks([(0, faces(square(0))), (4, faces(square(90)))], [], CFG, FPS)) == 2
+
+
+def test_no_faces_make_no_tracks():
+    assert link_tracks([(0, NO_FACES), (4, NO_FACES)], [], CFG, FPS) == []
+    assert link_tracks([], [], CFG, FPS) == []
+
+
+wandering = st.lists(st.tuples(st.floats(-30, 30), st.floats(-30, 30), st.floats(60, 140)), min_size=1, max_size=20)
+
+
+@settings(deadline=None, max_examples=50)
+@given(wandering, st.floats(-2000, 2000), st.floats(-2000, 2000))
+def test_moving_all_boxes_moves_all_tracks(path, dx, dy):
+    def tracks(shift_x, shift_y):
+        boxes = [(4 * n, faces(square(500 + x + shift_x, 500 + y + shift_y, s))) for n, (x, y, s) in enumerate(path)]
+        return link_tracks(boxes, [], TrackConfig(link_iou=0.01), FPS)
+
+    for still, moved in zip(tracks(0, 0), tracks(dx, dy), strict=True):
+        assert still.start == moved.start
+        np.testing.assert_allclose(moved.crops_F4, still.crops_F4 + np.float32([dx, dy, dx, dy]), atol=0.02)
+
+
+@settings(deadline=None, max_examples=50)
+@given(wandering, st.lists(st.integers(0, 80), max_size=4))
+def test_tracks_cover_key_frames_only_and_never_cross_a_cut(path, cuts):
+    cuts = sorted(set(cuts))
+    boxes = [(4 * n, faces(square(500 + x, 500 + y, s))) for n, (x, y, s) in enumerate(path)]
+    tracks = link_tracks(boxes, cuts, CFG, FPS)
+    for frame, found in boxes:  # no detection is lost
+        here = [track.boxes_F4[frame - track.start] for track in tracks if track.start <= frame < track.end]
+        assert any(np.allclose(box, found.boxes_N4[0], atol=1e-3) for box in here)
+    for track in tracks:
+        assert {track.start, track.end - 1} <= {frame for frame, _ in boxes}
+        assert not any(track.start < cut < track.end for cut in cuts)
+        lengths = {len(v) for v in (track.boxes_F4, track.crops_F4, track.landmarks_F52, track.scores_F)}
+        assert lengths == {track.end - track.start}
+        assert np.isfinite(track.crops_F4).all()
+
+
+@settings(deadline=None, max_examples=50)
+@given(wandering, st.floats(0, 40))
+def test_squares_stay_squares_of_positive_size(path, sigma):
+    boxes = np.array([square(x, y, s) for x, y, s in path], np.float32)
+    squares = smooth_path(boxes, sigma_frames=sigma, margin=1.3)
+    sides = squares[:, 2:] - squares[:, :2]
+    np.testing.assert_allclose(sides[:, 0], sides[:, 1], atol=1e-2)
+    assert (sides[:, 0] >= 0.6 * (boxes[:, 2] - boxes[:, 0])).all()
+
+
+def test_smoothing_is_the_gaussian_filter_away_from_the_ends():
+    from scipy.ndimage import gaussian_filter1d
+
+    x = np.random.default_rng(0).normal(0, 10, 200)
+    boxes = np.stack([x, x, x + 100, x + 100], 1).astype(np.float32)
+    ours = smooth_path(boxes, sigma_frames=5, margin=1)[:, 0]
+    np.testing.assert_allclose(ours[30:-30], gaussian_filter1d(x, 5, truncate=3)[30:-30], atol=0.05)
+
+
+def test_no_smoothing_gives_the_boxes_own_squares():
+    boxes = np.array([[0, 0, 50, 100], [7, 3, 107, 53]], np.float32)
+    assert smooth_path(boxes, sigma_frames=0, margin=1).tolist() == [[-25, 0, 75, 100], [7, -22, 107, 78]]
+
+
+def test_a_long_track_is_smoothed_in_linear_time():
+    boxes = np.tile(np.array([[0, 0, 100, 100]], np.float32), (200_000, 1))
+    assert smooth_path(boxes, sigma_frames=12, margin=1.3)[-1] == pytest.approx([-15, -15, 115, 115], abs=1e-3)
