@@ -300,7 +300,7 @@ def main() -> None:
 def _split_overrides(arguments: list[str], overrides: list[str] | None) -> tuple[list[str], list[str]]:
     """Tell ``dotted.key=value`` arguments from paths: an override has no path that exists and a plain dotted key."""
     settings = list(overrides or [])
-    places = []
+    places: list[str] = []
     for argument in arguments:
         key, equals, _ = argument.partition("=")
         is_setting = bool(equals) and key.replace(".", "_").isidentifier() and not Path(argument).exists()

@@ -6,9 +6,11 @@ Every step is a command that can be repeated and then does nothing twice, so a f
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from prefect import flow, task
+from prefect import State, Task, flow, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.client.schemas.objects import TaskRun
 
 from flows.config import EndToEndConfig
 from flows.outputs import EndToEndOutputs
@@ -24,14 +26,15 @@ from pipeline.config import IngestConfig
 from pipeline.ingest import IngestReport, ingest
 from pipeline.samples import fetch_samples
 
-NETWORK_RETRIES = {"retries": 2, "retry_delay_seconds": [2, 10]}
+RETRIES = 2
+RETRY_DELAYS_S = [2.0, 10.0]
 """Only steps that read from elsewhere are tried again, and only for failures that may pass."""
 
 
-def _may_pass(task: object, run: object, state: object) -> bool:
+def _may_pass(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
     """Tell Prefect whether a failed task is worth another try."""
     try:
-        state.result()  # type: ignore[attr-defined]
+        state.result()
     except TransientError:
         return True
     except Exception:  # every other failure is for good, whatever it is
@@ -39,13 +42,25 @@ def _may_pass(task: object, run: object, state: object) -> bool:
     return False
 
 
-@task(name="samples", task_run_name="samples", retry_condition_fn=_may_pass, **NETWORK_RETRIES)
+@task(
+    name="samples",
+    task_run_name="samples",
+    retry_condition_fn=_may_pass,
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
+)
 def samples_task(folder: Path) -> list[Path]:
     """Fetch the sample videos."""
     return fetch_samples(folder)
 
 
-@task(name="ingest", task_run_name="ingest into {cfg.out}", retry_condition_fn=_may_pass, **NETWORK_RETRIES)
+@task(
+    name="ingest",
+    task_run_name="ingest into {cfg.out}",
+    retry_condition_fn=_may_pass,
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAYS_S,
+)
 def ingest_task(cfg: IngestConfig, runs: Path) -> IngestReport:
     """Bring the dataset up to date."""
     with RunContext.create("ingest", cfg, root=runs) as run:
