@@ -167,7 +167,7 @@ def _plan(
     windows = [
         PlannedWindow(track, tuple(start + i for i in indices))
         for track, start, length in spans
-        for indices in plan_windows(length, window=window_frames, keep_tail=keep_tail)
+        for indices in plan_windows(length, frames=window_frames, keep_tail=keep_tail)
     ]
     return WindowPlan(crop, count, tuple(windows), tracks, info, chunks)
 

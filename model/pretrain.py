@@ -137,7 +137,7 @@ def _train(cfg: PretrainConfig, run_dir: Path) -> None:
     (run_dir / FAILURE).unlink(missing_ok=True)
     environment = {"DS_ACCELERATOR": "cuda" if torch.cuda.is_available() else "cpu"}
     status = launch(
-        "model.train.worker", ["--run", str(run_dir)], world_size=cfg.world_size or 1, run_dir=run_dir, env=environment
+        "model.train.worker", [str(run_dir)], world_size=cfg.world_size or 1, run_dir=run_dir, env=environment
     )
     if status is ExitStatus.DONE:
         return

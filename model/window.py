@@ -9,8 +9,8 @@ def plan_windows(
     """Return the frame indices of each window, in time order.
 
     More than ``frames · sample_rate`` frames of video: windows of every ``sample_rate``-th frame that start at
-    multiples of ``stride · sample_rate`` below ``length − frames · sample_rate``. More than ``frames``: the first ``frames``
-    consecutive ones. Fewer: all frames, the last one repeated.
+    multiples of ``stride · sample_rate`` below ``length − frames · sample_rate``. More than ``frames``: the first
+    ``frames`` consecutive ones. Fewer: all frames, the last one repeated.
 
     Args:
         length: frames of the video, at least 1.

@@ -79,9 +79,9 @@ class ClipLoader:
         """
         own = self.state_dict()
         for name in ("version", "seed"):
-            if state[name] != own[name]:  # type: ignore[literal-required]
+            if state[name] != own[name]:
                 raise CheckpointError(
-                    f"the checkpoint was reading with {name} {state[name]}, this run has {own[name]}; "  # type: ignore[literal-required]
+                    f"the checkpoint was reading with {name} {state[name]}, this run has {own[name]}; "
                     "resume with the settings of the run, or start a new run folder"
                 )
         steps, rest = divmod(state["clips_seen"], self._batch)

@@ -137,7 +137,7 @@ def build_engines(
     import deepspeed
 
     settings = deepspeed_settings(micro_batch, accumulation, dist.get_world_size(), precision, zero_stage)
-    wrapped = []
+    wrapped: list[Any] = []
     for network in (generator, discriminator):
         if network is None:
             wrapped.append(None)

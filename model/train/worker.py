@@ -1,4 +1,4 @@
-"""What torchrun starts on every rank: ``python -m model.train.worker --run DIR``.
+"""What torchrun starts on every rank: ``python -m model.train.worker DIR``.
 
 The run folder holds everything the ranks need (``config.yaml``, resolved) and takes everything they make. How it ended
 is left in ``exit_status``, the reason in ``failure``. An end that all ranks agree on (done, preempted, diverged,
@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from model.weights import save_weights
 
 from infra.config import config_digest, load_config
 from infra.errors import CheckpointError, ConfigError, ProjectError, TrainingError
@@ -35,6 +34,7 @@ from model.train.sources import open_source, open_validation
 from model.train.trainer import StopSignal, Trainer
 from model.train.validate import Validation
 from model.train_config import PretrainConfig
+from model.weights import save_weights
 from pipeline.dataset.reader import DatasetReader, open_dataset
 
 logger = logging.getLogger(__name__)
@@ -43,8 +43,8 @@ logger = logging.getLogger(__name__)
 def main(arguments: list[str] | None = None) -> int:
     """Run one rank; return its exit code."""
     parser = argparse.ArgumentParser(description="One rank of a pretraining run; started by `marlin pretrain`.")
-    parser.add_argument("--run", type=Path, required=True, help="run folder")
-    run_dir = parser.parse_args(arguments).run
+    parser.add_argument("run_dir", type=Path, help="run folder")
+    run_dir = parser.parse_args(arguments).run_dir
     configure_logging()
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # a killed torchrun must not leave ranks behind
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

@@ -47,8 +47,8 @@ def drawn_face(frames: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     for f in range(frames):
         cx, cy = 112 + 12 * np.sin(f / 9 + seed), 116 + 6 * np.cos(f / 7 + seed)
         labels = np.zeros((224, 224), np.uint8)
-        parts = ((10, 0, -24, 70, 76), (1, 0, 0, 62, 80), (2, 24, -34, 14, 4), (3, -24, -34, 14, 4), (4, 24, -20, 11, 6),
-                 (5, -24, -20, 11, 6), (6, 0, 5, 9, 18), (7, 0, 40, 22, 8))  # fmt: skip
+        parts = ((10, 0, -24, 70, 76), (1, 0, 0, 62, 80), (2, 24, -34, 14, 4), (3, -24, -34, 14, 4),
+                 (4, 24, -20, 11, 6), (5, -24, -20, 11, 6), (6, 0, 5, 9, 18), (7, 0, 40, 22, 8))  # fmt: skip
         for label, dx, dy, rx, ry in parts:
             labels[((x - cx - dx) / rx) ** 2 + ((y - cy - dy) / ry) ** 2 < 1] = label
         images.append(colours[labels].astype(np.uint8))

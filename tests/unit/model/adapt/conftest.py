@@ -27,19 +27,20 @@ def draw_face(frames: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return a moving drawn face, uint8 (F, 224, 224, 3), and its label maps uint8 (ceil(F/4), 224, 224)."""
     rng = np.random.default_rng(seed)
     background, skin = rng.integers(30, 120, 3), rng.integers(140, 220, 3)
-    texture = rng.normal(0, 6, (224, 224, 1))
-    y, x = np.mgrid[0:224, 0:224]
+    colours = np.array([background, skin, skin, skin, [40, 30, 30], [40, 30, 30], skin * 0.85, [170, 70, 80]])
+    shade = np.clip(colours + np.arange(24)[:, None, None] - 12, 0, 255).astype(np.uint8)
+    texture_HW = rng.integers(0, 24, (224, 224))
+    y, x = np.ogrid[0:224, 0:224]
     images, maps = [], []
     for f in range(frames):
         cx, cy = 112 + 6 * np.sin(f / 9 + seed), 116 + 3 * np.cos(f / 7)
-        labels = np.zeros((224, 224), np.uint8)
-        labels[((x - cx) / 62) ** 2 + ((y - cy) / 80) ** 2 < 1] = 1
+        labels_HW = np.zeros((224, 224), np.uint8)
+        labels_HW[((x - cx) / 62) ** 2 + ((y - cy) / 80) ** 2 < 1] = 1
         for label, dx, dy, rx, ry in ((5, -24, -20, 11, 6), (4, 24, -20, 11, 6), (6, 0, 5, 9, 18), (7, 0, 40, 22, 8)):
-            labels[((x - cx - dx) / rx) ** 2 + ((y - cy - dy) / ry) ** 2 < 1] = label
-        colours = np.array([background, skin, skin, skin, [40, 30, 30], [40, 30, 30], skin * 0.85, [170, 70, 80]])
-        images.append(np.clip(colours[labels] + texture, 0, 255).astype(np.uint8))
+            labels_HW[((x - cx - dx) / rx) ** 2 + ((y - cy - dy) / ry) ** 2 < 1] = label
+        images.append(shade[texture_HW, labels_HW])
         if f % 4 == 0:
-            maps.append(labels)
+            maps.append(labels_HW)
     return np.stack(images), np.stack(maps)
 
 

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from infra.errors import DatasetError
-from model.adapt.metrics import measure
+from model.adapt.metrics import auc, measure
 
 
 def _measure(scores, labels, groups=None, resamples=300):
@@ -24,6 +26,15 @@ def test_a_perfect_a_reversed_and_a_useless_detector():
     assert _measure(labels, labels).auc == 1.0
     assert _measure([1 - x for x in labels], labels).auc == 0.0
     assert _measure([0.5] * 12, labels).auc == 0.5
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.2, 0.5, 0.7, 1.0]), st.booleans()), min_size=2, max_size=30))
+def test_auc_is_what_counting_pairs_gives(samples):
+    scores, labels = np.array([s for s, _ in samples]), np.array([int(y) for _, y in samples])
+    if labels.min() == labels.max():
+        return
+    pairs = [(a > b) + (a == b) / 2 for a in scores[labels == 1] for b in scores[labels == 0]]
+    assert auc(scores, labels) == pytest.approx(np.mean(pairs))
 
 
 def test_scores_below_float32_resolution_keep_their_order():

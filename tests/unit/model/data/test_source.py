@@ -69,7 +69,7 @@ def test_smaller_images_are_resized_and_their_regions_coarsened(open_numbered):
     assert sample.clip_THWC.shape == (16, 112, 112, 3)
     assert sample.regions_Thw.shape == (8, 7, 7)
     assert sample.is_masked_L.shape == (8 * 7 * 7,)
-    assert [frame_number(image) for image in sample.clip_THWC.numpy()][0] == sample.first_frame
+    assert frame_number(sample.clip_THWC[0].numpy()) == sample.first_frame
 
 
 def test_flipping_mirrors_about_half_of_the_clips(open_numbered):

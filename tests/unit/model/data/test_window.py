@@ -54,7 +54,7 @@ def test_sizes_that_fit_stored_crops_are_taken(size, side):
 
 @pytest.mark.parametrize("change", [{"image_size": 160, "grid_side": 10}, {"tubelet": 1}, {"stride": 3}])
 def test_shapes_whose_regions_would_not_line_up_are_refused_with_the_cure(change):
-    with pytest.raises(ConfigError, match="must be a multiple|take image_size"):
+    with pytest.raises(ConfigError, match=r"must be a multiple|take image_size"):
         PLAN._replace(**change).check()
 
 

@@ -1,6 +1,7 @@
 """The learning rate over clips seen."""
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -21,7 +22,7 @@ def test_warm_up_rises_linearly_and_begins_above_zero():
     """Catches a first step with rate 0, which trains nothing."""
     cfg = OptimConfig(warmup_clips=40, total_clips=100)
     rates = [learning_rate(seen, 4, cfg) for seen in range(0, 40, 4)]
-    steps = [b - a for a, b in zip(rates, rates[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(rates)]
     assert rates[0] > 0
     assert max(steps) == pytest.approx(min(steps))
     assert rates[-1] == pytest.approx(1.5e-4 * 4 / 256)
