@@ -1,0 +1,94 @@
+"""A child that hangs, swells or crashes costs its own call and nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from infra.errors import ConfigError
+from infra.sandbox import Sandbox, SandboxDied, SandboxMemory, SandboxTimeout
+
+FACTORY = "tests.unit.infra.test_sandbox:make_worker"
+
+
+def make_worker(base: int = 0) -> Callable[[Any], Any]:
+    """What the child runs."""
+
+    def work(order: Any) -> Any:
+        if order == "hang":
+            time.sleep(60)
+        if order == "swell":
+            keep = bytearray(os.urandom(1 << 20) * 600)
+            time.sleep(30)
+            return len(keep)
+        if order == "crash":
+            os.abort()
+        if order == "refuse":
+            raise ConfigError("no")
+        return os.getpid() if order == "pid" else base + order
+
+    return work
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    with Sandbox(FACTORY, {"base": 1}, memory_limit_bytes=300 << 20, recycle_after=3) as box:
+        yield box
+
+
+def test_it_answers_and_raises_what_the_function_raised(sandbox: Sandbox) -> None:
+    assert sandbox.call(41, deadline_s=30) == 42
+    with pytest.raises(ConfigError, match="no"):
+        sandbox.call("refuse", deadline_s=30)
+
+
+@pytest.mark.parametrize(
+    ("order", "deadline_s", "error"),
+    [("hang", 1.0, SandboxTimeout), ("swell", 30.0, SandboxMemory), ("crash", 30.0, SandboxDied)],
+)
+def test_a_ruined_call_ends_the_child_and_the_next_call_works(
+    sandbox: Sandbox, order: str, deadline_s: float, error: type[Exception]
+) -> None:
+    first = sandbox.call("pid", deadline_s=30)
+    with pytest.raises(error):
+        sandbox.call(order, deadline_s=deadline_s)
+    assert not psutil.pid_exists(first)
+    assert sandbox.call(1, deadline_s=30) == 2
+
+
+def test_the_child_is_replaced_after_its_share_of_calls(sandbox: Sandbox) -> None:
+    pids = {sandbox.call("pid", deadline_s=30) for _ in range(5)}
+    assert len(pids) == 2
+
+
+def test_killing_the_parent_leaves_no_orphan(tmp_path: Path) -> None:
+    """A child that outlived its driver would hold the video, the memory and the GPU."""
+    code = (
+        "import time; from infra.sandbox import Sandbox\n"
+        f"box = Sandbox('{FACTORY}', {{}}, memory_limit_bytes=1 << 30)\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(box.call('pid', deadline_s=60)))\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.getcwd()})
+    pid_file = tmp_path / "pid"
+    end = time.monotonic() + 60
+    while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < end:
+        time.sleep(0.1)
+    child = int(pid_file.read_text())
+    assert psutil.pid_exists(child)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    end = time.monotonic() + 10
+    while psutil.pid_exists(child) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
