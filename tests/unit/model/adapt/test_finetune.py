@@ -45,13 +45,13 @@ def windows(reader):
 
 def test_the_training_loss_falls_and_the_run_repeats_itself(pixels, windows):
     """Catches order, blends or dropout drawn from global random state."""
-    cfg = FinetuneConfig(epochs=4, lr=3e-3, head_lr=3e-3)
+    cfg = FinetuneConfig(epochs=3, lr=3e-3, head_lr=3e-3)
     states = []
     for _ in range(2):
         detector = _detector()
-        result = finetune(detector, pixels, windows[:6], windows[6:8], cfg, device=CPU, seed=0)
+        result = finetune(detector, pixels, windows[:4], windows[6:8], cfg, device=CPU, seed=0)
         states.append(detector.state_dict())
-    assert len(result.losses) == 4
+    assert len(result.losses) == 3
     assert result.losses[-1][0] < result.losses[0][0]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
