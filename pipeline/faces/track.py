@@ -146,8 +146,9 @@ def _local_linear(path_FC: np.ndarray, sigma: float) -> np.ndarray:
     weight = np.exp(-0.5 * (distance / sigma) ** 2)
 
     def sums(values_F: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-        # convolve turns the kernel round; "full" cut by hand, since "same" follows the longer of the two
-        return np.convolve(values_F, kernel[::-1])[reach : reach + frames]
+        # Convolution turns the kernel round: the odd sums s1 and t1 change sign, and only their product is used.
+        # Cut by hand, since numpy's mode "same" follows the longer of the two.
+        return np.convolve(values_F, kernel)[reach : reach + frames]
 
     ones = np.ones(frames)
     s0, s1, s2 = (sums(ones, weight * distance**power) for power in range(3))

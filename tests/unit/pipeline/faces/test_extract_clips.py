@@ -86,6 +86,30 @@ def test_the_region_maps_of_a_real_clip_show_a_face(real):
         assert eye[1] < 14
 
 
+def test_each_map_is_parsed_with_the_landmarks_of_its_own_frame(real):
+    """Region maps shifted against the frames by one would still look like a face."""
+    asked = {}
+
+    class Recorder:
+        name = "recorder"
+
+        def parse(self, crops, landmarks):
+            asked.update(crops=crops, landmarks=landmarks)
+            return np.zeros(crops.shape[:3], np.uint8)
+
+    clip = real[0][0]
+    frames = clip.meta.frames
+    moving = clip.meta.model_copy(
+        update={
+            "landmarks": [[(10.0 + n, 20.0)] * 5 for n in range(frames)],
+            "crops": [(float(-n), 0.0, 112.0 - n, 112.0) for n in range(frames)],
+        }
+    )
+    assert parse_clip(clip.mp4, moving, Recorder()).shape == (16, 28, 28)
+    np.testing.assert_array_equal(asked["landmarks"][:, 0], [(2 * (10 + 2 * n), 40) for n in range(0, 64, 4)])
+    np.testing.assert_array_equal(asked["crops"], decode_clip(clip.mp4)[::4])
+
+
 def test_a_face_that_leaves_and_one_that_comes(extractor, source, sample_videos):
     (leaves, *_), (comes, *_) = (
         run(extractor, source, sample_videos / name) for name in ("face_noface.mov", "noface_face.mov")

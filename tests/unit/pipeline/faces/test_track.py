@@ -159,6 +159,15 @@ def test_smoothing_is_the_gaussian_filter_away_from_the_ends():
     np.testing.assert_allclose(ours[30:-30], gaussian_filter1d(x, 5, truncate=3)[30:-30], atol=0.05)
 
 
+def test_smoothing_is_measured_in_seconds():
+    """The same second of film must be as calm at 60 frames per second as at 24."""
+    key_frames = [(n, faces(square(100 + 20 * (n % 8 == 0)))) for n in range(0, 101, 4)]
+    for fps in (10.0, 50.0):
+        (track,) = link_tracks(key_frames, [], TrackConfig(smooth_s=0.5), fps)
+        expected = smooth_path(track.boxes_F4, sigma_frames=0.5 * fps, margin=1.3)
+        np.testing.assert_array_equal(track.crops_F4, expected)
+
+
 def test_no_smoothing_gives_the_boxes_own_squares():
     boxes = np.array([[0, 0, 50, 100], [7, 3, 107, 53]], np.float32)
     assert smooth_path(boxes, sigma_frames=0, margin=1).tolist() == [[-25, 0, 75, 100], [7, -22, 107, 78]]
