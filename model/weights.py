@@ -28,8 +28,8 @@ from model.nets.config import MODEL_NAMES, ModelConfig, model_config
 
 WEIGHTS_FILE = "weights.safetensors"
 METADATA_KEY = "marlin"
-HEAD_DIM = 64
-"""Width of an attention head in all released sizes but huge (80)."""
+POSITIONS = ("encoder.pos_embedding.emb", "decoder.pos_embedding.emb")
+"""Where marlin-pytorch keeps its position tables."""
 
 State = dict[str, Tensor]
 
@@ -38,14 +38,16 @@ State = dict[str, Tensor]
 class LoadedWeights:
     """Tensors under marlin-pytorch's names, the network's shape, and where they come from.
 
-    ``state`` has no position tables: they are computed. ``provenance`` is what the file said of itself (dataset,
-    licences, …), empty for foreign files. ``digest`` is the file's sha256.
+    ``state`` has no position tables: they are computed. ``positions`` are those that the file brought: marlin-pytorch
+    computes its tables in float32, 1e-4 off ours, and released weights were trained with them. ``provenance`` is what
+    the file said of itself (dataset, licences, …), empty for foreign files. ``digest`` is the file's sha256.
     """
 
     config: ModelConfig
     state: State
     digest: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    positions: State = field(default_factory=dict)
 
     @property
     def has_decoder(self) -> bool:
@@ -58,12 +60,13 @@ class LoadedWeights:
         return any(name.startswith("discriminator.") for name in self.state)
 
 
-def load_weights(path: str | Path, name: str | None = None) -> LoadedWeights:
+def load_weights(path: str | Path, name: str | None = None, config: ModelConfig | None = None) -> LoadedWeights:
     """Read a weight file.
 
     Args:
         path: a file (.safetensors, .pt, .ckpt, .pth, .bin), a run folder of pretraining, or a Hugging Face folder.
         name: expected size, with or without ``_ytf``; None infers it from the tensors.
+        config: the network of a foreign file of no named size; our own files say their network themselves.
 
     Raises:
         WeightsError: absent, unreadable, refused (it holds code), of an unknown format, or of another size.
@@ -77,12 +80,13 @@ def load_weights(path: str | Path, name: str | None = None) -> LoadedWeights:
         state, provenance = raw, facts.get("provenance", {})
     else:
         state, provenance = _renamed(file, raw), {}
-        config = _infer(file, state)
-    state = {key: value for key, value in state.items() if not key.endswith("pos_embedding.emb")}
+        config = config or _infer(file, state)
+    positions = {key: state[key] for key in POSITIONS if key in state}
+    state = {key: value for key, value in state.items() if key not in positions}
     _check(file, config, state)
     if name is not None and config.encoder_dim != model_config(known_name(name)).encoder_dim:
         raise WeightsError(f"{file} holds a {config.name}, not a {known_name(name)}; name the size that it holds")
-    return LoadedWeights(config, state, file_digest(file), provenance)
+    return LoadedWeights(config, state, file_digest(file), provenance, positions)
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], config: ModelConfig, provenance: Mapping[str, Any]) -> None:
@@ -271,14 +275,20 @@ def _depth(state: State, side: str) -> int:
 
 
 def _check(file: Path, config: ModelConfig, state: State) -> None:
-    from model.nets.factory import build_encoder
+    """Compare names and shapes with the network's; a file of a head alone has none of them and passes."""
+    from model.nets.factory import build_mae
 
     with torch.device("meta"):
-        wanted = {f"encoder.{name}": tuple(value.shape) for name, value in build_encoder(config).state_dict().items()}
-    given = {name: tuple(value.shape) for name, value in state.items() if name.startswith("encoder.")}
+        network = {name: tuple(value.shape) for name, value in build_mae(config).state_dict().items()}
+    parts = _PARTS if any(name.startswith("decoder.") for name in state) else _PARTS[:1]
+    given = {name: tuple(value.shape) for name, value in state.items() if name.startswith(parts)}
+    wanted = {name: shape for name, shape in network.items() if name.startswith(parts)}
     if given and given != wanted:
         different = sorted(name for name in given.keys() | wanted.keys() if given.get(name) != wanted.get(name))
         raise WeightsError(
             f"{file} does not fit {config.name}: {len(different)} tensors differ, the first is {different[0]} "
             f"({given.get(different[0], 'absent')}, expected {wanted.get(different[0], 'none')})"
         )
+
+
+_PARTS = ("encoder.", "decoder.", "enc_dec_proj.")
