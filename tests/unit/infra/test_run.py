@@ -1,0 +1,78 @@
+"""A run's record is readable at every moment and says how the run ended."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.config import BaseConfig, config_digest, load_config
+from infra.errors import ConfigError, TrainingError
+from infra.run import CONFIG_FILE, RUN_FILE, RunContext, code_revision
+
+
+class Settings(BaseConfig):
+    rate: float = 0.1
+
+
+def record(folder: Path) -> dict[str, Any]:
+    """Read ``run.json``."""
+    found: dict[str, Any] = json.loads((folder / RUN_FILE).read_text())
+    return found
+
+
+def test_the_record_says_running_until_the_run_ends(tmp_path: Path) -> None:
+    """A killed run must not look finished."""
+    with RunContext.create("pretrain", Settings(), root=tmp_path) as run:
+        assert record(run.dir)["outcome"] == "running"
+        assert record(run.dir)["wall_s"] is None
+    assert record(run.dir)["outcome"] == "done"
+    assert record(run.dir)["wall_s"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [(TrainingError("loss is NaN"), "failed: loss is NaN"), (ValueError("odd"), "failed: ValueError: odd")],
+)
+def test_a_failure_is_recorded_with_its_reason_and_goes_on_upwards(
+    tmp_path: Path, error: Exception, outcome: str
+) -> None:
+    with pytest.raises(type(error)), RunContext.create("adapt", Settings(), folder=tmp_path / "r"):
+        raise error
+    assert record(tmp_path / "r")["outcome"] == outcome
+
+
+def test_what_was_read_and_made_is_recorded_at_once_with_its_licence(tmp_path: Path) -> None:
+    """Lineage and licences walk over these entries, also those of a run that was killed."""
+    run = RunContext.create("pretrain", Settings(), folder=tmp_path / "r")
+    run.add_input("dataset", "d", "abc", licence="research only")
+    run.add_output("weights", run.path("weights.safetensors"), "def")
+    run.set("steps", 3)
+    found = record(run.dir)
+    assert found["inputs"] == [{"name": "dataset", "uri": "d", "digest": "abc", "licence": "research only"}]
+    assert found["outputs"][0]["path"].endswith("r/weights.safetensors")
+    assert found["steps"] == 3
+    assert sorted(path.name for path in run.dir.iterdir()) == [CONFIG_FILE, RUN_FILE]
+
+
+def test_the_recorded_config_starts_the_same_run_again(tmp_path: Path) -> None:
+    cfg = Settings(rate=3e-4)
+    run = RunContext.create("pretrain", cfg, root=tmp_path)
+    assert load_config(Settings, run.dir / CONFIG_FILE) == cfg
+    assert record(run.dir)["config_digest"] == config_digest(cfg)
+    assert run.run_id.startswith("pretrain-")
+    assert run.run_id.endswith(config_digest(cfg)[:8])
+
+
+def test_a_folder_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(ConfigError, match="taken cannot be made"):
+        RunContext.create("pretrain", Settings(), folder=tmp_path / "taken")
+
+
+def test_a_machine_without_git_still_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers have no git."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert code_revision() == {"commit": None}
