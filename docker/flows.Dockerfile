@@ -1,0 +1,26 @@
+# A Prefect worker that runs the flows. Not built yet: it was written where no container engine was running.
+#   docker build -f docker/flows.Dockerfile -t marlin-flows .
+#   docker run -e PREFECT_API_URL=… -v DATA:/data marlin-flows --pool marlin
+FROM python:3.11-slim AS packages
+RUN python -m venv /opt/marlin
+COPY requirements.lock .
+RUN /opt/marlin/bin/pip install --no-cache-dir --disable-pip-version-check -r requirements.lock
+
+FROM python:3.11-slim
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libgl1 libglib2.0-0 libgomp1 \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=packages /opt/marlin /opt/marlin
+WORKDIR /app
+COPY pyproject.toml README.md LICENSE ./
+COPY infra infra
+COPY pipeline pipeline
+COPY model model
+COPY flows flows
+RUN /opt/marlin/bin/pip install --no-cache-dir --no-deps --no-build-isolation -e . \
+    && useradd --create-home --uid 10001 marlin \
+    && install --directory --owner marlin /data
+ENV PATH=/opt/marlin/bin:$PATH PYTHONUNBUFFERED=1
+USER marlin
+WORKDIR /data
+ENTRYPOINT ["prefect", "worker", "start"]
