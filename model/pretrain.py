@@ -135,7 +135,10 @@ def _train(cfg: PretrainConfig, run_dir: Path) -> None:
         raise ConfigError(busy(run_dir))
     release_run(lock)  # rank 0 takes it for as long as it lives
     (run_dir / FAILURE).unlink(missing_ok=True)
-    environment = {"DS_ACCELERATOR": "cuda" if torch.cuda.is_available() else "cpu"}
+    environment = {
+        "DS_ACCELERATOR": "cuda" if torch.cuda.is_available() else "cpu",
+        "PYTHONWARNINGS": "ignore::FutureWarning",  # DeepSpeed's use of older torch names, on every step
+    }
     status = launch(
         "model.train.worker", [str(run_dir)], world_size=cfg.world_size or 1, run_dir=run_dir, env=environment
     )

@@ -14,10 +14,15 @@ def seed_everything(seed: int, rank: int) -> None:
 
     Weights must therefore be made before this call, from the seed alone.
     """
-    mixed = int(np.random.SeedSequence(entropy=seed, spawn_key=(rank,)).generate_state(1)[0])
+    mixed = rank_seed(seed, rank)
     random.seed(mixed)
     np.random.seed(mixed)
     torch.manual_seed(mixed)
+
+
+def rank_seed(seed: int, rank: int) -> int:
+    """Return the seed of one rank's generators, in [0, 2^32)."""
+    return int(np.random.SeedSequence(entropy=seed, spawn_key=(rank,)).generate_state(1)[0])
 
 
 def random_state() -> dict[str, Any]:

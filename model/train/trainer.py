@@ -111,8 +111,9 @@ class Trainer:
                     "lower optim.base_lr or raise optim.warmup_clips, and start a new run folder"
                 )
             stopping = any_rank(self.stop.is_set, self.engines.device)
-            if last or (cfg.picture_every and self.step % cfg.picture_every == 0 and not stopping):
-                self.sink.log(self.step, self.validate(self.step))
+            looked_at = last or (cfg.picture_every and self.step % cfg.picture_every == 0 and not stopping)
+            if looked_at and (measured := self.validate(self.step)):
+                self.sink.log(self.step, measured)
             if last or stopping or self.step % cfg.checkpoint.every_steps == 0:
                 self.save(world)
             if stopping and not last:

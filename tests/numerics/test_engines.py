@@ -50,11 +50,20 @@ def test_one_rank_of_four_clips_equals_two_of_two_and_two_of_one_twice(one_rank,
 
 def test_several_discriminator_steps_are_steps_on_the_same_prediction(any_world):
     """Catches a second D step that is lost or accumulates onto the first."""
-    parts = 1 if any_world["resume"]["resumed 1"]["state"].world_size == 1 else 2
+    parts = any_world["resume"]["resumed 1"]["state"].world_size
     plain = plain_run(STEPS, parts, batch=BATCH, rate=RATE, weight=0.5, d_steps=2)
     assert_equal_runs(any_world["parity"]["two d_steps"], plain, 1e-5)
     once = any_world["parity"]["accumulation 1"]["D"]
     assert largest_difference(plain["D"], once, skip=LAST_BIAS) > 1e-3
+
+
+def test_the_gradient_penalty_reaches_the_discriminator_alone(any_world):
+    """Catches a penalty that DeepSpeed's hooks lose or count twice (it is differentiated twice)."""
+    parts = any_world["resume"]["resumed 1"]["state"].world_size
+    plain = plain_run(STEPS, parts, batch=BATCH, rate=RATE, weight=0.5, gp_weight=2.0)
+    assert_equal_runs(any_world["parity"]["gradient penalty"], plain, 1e-5)
+    without = any_world["parity"]["accumulation 1"]["D"]
+    assert largest_difference(plain["D"], without, skip=LAST_BIAS) > 1e-3
 
 
 def test_the_generators_loss_leaves_no_gradient_in_the_discriminator(any_world):

@@ -35,6 +35,7 @@ from tests.support.toy_nets import toy_batch, toy_nets
 BATCH, STEPS, RATE = 4, 6, 1e-2
 POISON_STEP = 2
 HALF = AdversarialConfig(weight=0.5)
+PENALISED = AdversarialConfig(weight=0.5, gp_weight=2.0)  # draws from the global generator
 Poison = Callable[[int, ClipBatch], ClipBatch]
 
 
@@ -99,6 +100,7 @@ def parity(bench: Bench) -> dict[str, Any]:
         if BATCH // bench.world // accumulation:
             found[f"accumulation {accumulation}"] = bench.run(bench.engines(accumulation), range(STEPS))
     found["zero 2"] = bench.run(bench.engines(2, zero_stage=2), range(STEPS))
+    found["gradient penalty"] = bench.run(bench.engines(), range(STEPS), PENALISED)
     found["two d_steps"] = bench.run(bench.engines(), range(STEPS), AdversarialConfig(weight=0.5, d_steps=2))
     return found
 
@@ -129,11 +131,11 @@ def resume(bench: Bench, out: Path) -> dict[str, Any]:
     for accumulation in (1, 2):
         whole = bench.engines(accumulation)
         noise = [torch.rand(1).item() for _ in range(2)]
-        bench.run(whole, range(3))
+        bench.run(whole, range(3), PENALISED)
         folder = out / f"resume-{accumulation}"
         save_checkpoint(folder, whole, bench.state(3), keep_last=2)
         next_noise = torch.rand(3)
-        found[f"uninterrupted {accumulation}"] = bench.run(whole, range(3, STEPS)) | {
+        found[f"uninterrupted {accumulation}"] = bench.run(whole, range(3, STEPS), PENALISED) | {
             "noise": next_noise,
             "spent": noise,
         }
@@ -141,7 +143,7 @@ def resume(bench: Bench, out: Path) -> dict[str, Any]:
         found[f"before loading {accumulation}"] = {"G": full_state(other.generator), "noise": torch.rand(3)}
         state = load_checkpoint(folder, other, config_digest="digest")
         resumed_noise = torch.rand(3)
-        found[f"resumed {accumulation}"] = bench.run(other, range(3, STEPS)) | {
+        found[f"resumed {accumulation}"] = bench.run(other, range(3, STEPS), PENALISED) | {
             "noise": resumed_noise,
             "state": state,
         }
@@ -204,7 +206,7 @@ def _weights_alone(bench: Bench, folder: Path) -> dict[str, Any]:
         assert engine is not None
         engine.load_checkpoint(path, tag=tag, load_optimizer_states=False)
     noise = torch.rand(3)
-    return bench.run(engines, range(3, STEPS)) | {"noise": noise}
+    return bench.run(engines, range(3, STEPS), PENALISED) | {"noise": noise}
 
 
 def _refusal(folder: Path, engines: Engines, digest: str) -> str:

@@ -5,13 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from model.train.determinism import rank_seed
 from tests.support.toy_nets import toy_batch, toy_nets
 
 
 def plain_run(
-    steps: int, parts: int, *, batch: int, rate: float, weight: float, d_steps: int = 1
+    steps: int,
+    parts: int,
+    *,
+    batch: int,
+    rate: float,
+    weight: float,
+    d_steps: int = 1,
+    gp_weight: float = 0.0,
 ) -> dict[str, dict[str, Tensor]]:
-    """Train with each batch cut into ``parts``: D over all parts and a step, then G over all parts and a step."""
+    """Train with each batch cut into ``parts``: D over all parts and a step, then G over all parts and a step.
+
+    With a gradient penalty part i is rank i's, and draws from a generator seeded as that rank's is.
+    """
+    noise = [torch.Generator().manual_seed(rank_seed(0, rank)) for rank in range(parts)]
     generator, discriminator = toy_nets()
     optimizers = [
         torch.optim.AdamW(net.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
@@ -22,10 +34,14 @@ def plain_run(
         inputs = [(piece.clip_BTHWC.permute(0, 4, 1, 2, 3), piece.is_masked_BL) for piece in pieces]
         for _ in range(d_steps):
             optimizers[1].zero_grad()
-            for clip, mask in inputs:
+            for (clip, mask), draw in zip(inputs, noise, strict=True):
                 with torch.no_grad():
                     fake, real = generator(clip, mask)
-                (wasserstein(discriminator, fake, real) / parts).backward()
+                loss = wasserstein(discriminator, fake, real)
+                if gp_weight:
+                    mix = torch.rand(len(fake), 1, 1, generator=draw)
+                    loss = loss + gp_weight * penalty(discriminator, fake, real, mix)
+                (loss / parts).backward()
             optimizers[1].step()
         optimizers[0].zero_grad()
         for clip, mask in inputs:
@@ -38,6 +54,13 @@ def plain_run(
 def wasserstein(discriminator: nn.Module, fake: Tensor, real: Tensor) -> Tensor:
     """Mean score of fakes less mean score of reals."""
     return discriminator(fake).mean() - discriminator(real).mean()
+
+
+def penalty(discriminator: nn.Module, fake: Tensor, real: Tensor, mix: Tensor) -> Tensor:
+    """Mean squared distance of the critic's slope from 1, between fakes and reals."""
+    points = (mix * fake + (1 - mix) * real).requires_grad_()
+    slopes = torch.autograd.grad(discriminator(points).sum(), points, create_graph=True)[0]
+    return (slopes.norm(dim=-1) - 1).square().mean()
 
 
 def _state(network: nn.Module) -> dict[str, Tensor]:
