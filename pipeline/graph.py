@@ -43,7 +43,7 @@ def treat_videos(
     Raises:
         ProjectError: the store refuses, a worker cannot start, or Ray lost its workers for good.
     """
-    _quiet()
+    _prepare()
     workers, share = _workers(cfg, len(videos))
     gpus = _gpus(cfg, workers)
     rows = ray.data.from_items([_row(video) for video in videos], override_num_blocks=min(len(videos), MAX_BLOCKS))
@@ -92,10 +92,15 @@ def _pool(least: int, most: int, cpus: float, gpus: float) -> dict[str, Any]:
     }
 
 
-def _quiet() -> None:
-    """Keep Ray Data's own progress and chatter off the terminal; its log files keep everything."""
+def _prepare() -> None:
+    """Keep Ray Data's chatter off the terminal (its log files have it), and its clock off long videos.
+
+    Ray Data gives a job up when no row comes out for half an hour; a film of hours takes longer, and every video has
+    a deadline of its own.
+    """
     context = DataContext.get_current()
     context.enable_progress_bars = context.enable_operator_progress_bars = False
+    context.execution_no_progress_timeout_s = -1
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             handler.setLevel(logging.CRITICAL)

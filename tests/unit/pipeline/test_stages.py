@@ -86,7 +86,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-LIMITS = LimitConfig(deadline_base_s=2, deadline_per_s=0.1, memory_mb=512, attempts=2)
+LIMITS = LimitConfig(deadline_base_s=3, deadline_per_s=0.1, memory_mb=512, attempts=2)
 CFG = IngestConfig(limits=LIMITS)
 
 
