@@ -84,6 +84,9 @@ def load_weights(path: str | Path, name: str | None = None, config: ModelConfig 
     positions = {key: state[key] for key in POSITIONS if key in state}
     state = {key: value for key, value in state.items() if key not in positions}
     _check(file, config, state)
+    for key, table in positions.items():
+        if table.ndim != 3 or table.shape[1] != config.tokens:
+            raise WeightsError(f"{file}: {key} is {tuple(table.shape)}; {config.name} has {config.tokens} tokens")
     if name is not None and config.encoder_dim != model_config(known_name(name)).encoder_dim:
         raise WeightsError(f"{file} holds a {config.name}, not a {known_name(name)}; name the size that it holds")
     return LoadedWeights(config, state, file_digest(file), provenance, positions)
