@@ -17,6 +17,7 @@ import pytest
 from infra.errors import ConfigError
 from infra.sandbox import Sandbox, SandboxDied, SandboxMemory, SandboxTimeout
 
+ROOT = str(Path(__file__).resolve().parents[3])
 FACTORY = "tests.unit.infra.test_sandbox:make_worker"
 
 
@@ -41,7 +42,7 @@ def make_worker(base: int = 0) -> Callable[[Any], Any]:
 
 @pytest.fixture
 def sandbox(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    monkeypatch.setenv("PYTHONPATH", ROOT)
     with Sandbox(FACTORY, {"base": 1}, memory_limit_bytes=300 << 20, recycle_after=3) as box:
         yield box
 
@@ -79,7 +80,7 @@ def test_killing_the_parent_leaves_no_orphan(tmp_path: Path) -> None:
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(box.call('pid', deadline_s=60)))\n"
         "time.sleep(60)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.getcwd()})
+    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": ROOT})
     pid_file = tmp_path / "pid"
     end = time.monotonic() + 60
     while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < end:
