@@ -19,6 +19,8 @@ class AdaptDataConfig(BaseConfig):
     fakes: Literal["auto", "self_blend", "labels"] = "auto"
     """``labels`` reads each clip's label ``real`` or ``fake``; ``self_blend`` makes a fake of every real clip;
     ``auto`` takes labels where the version holds both."""
+    draws: int = Field(default=1, ge=1, le=64)
+    """Self-blends of each training and validation window that the linear probe sees; testing always uses one."""
     max_windows: int = Field(default=256, ge=0)
     """Most windows taken from the dataset, spread evenly over its clips; 0 takes all."""
     windows_per_clip: int = Field(default=2, ge=1, le=64)
@@ -50,7 +52,7 @@ class ProbeConfig(BaseConfig):
 
     epochs: int = Field(default=500, ge=1)
     """Passes over the training features; one optimiser step each."""
-    lr: float = Field(default=1e-2, gt=0)
+    lr: float = Field(default=1e-3, gt=0)
     """Adam's learning rate. METHOD's 1e-4 is for hundreds of steps an epoch; here an epoch is one step."""
     betas: tuple[float, float] = (0.5, 0.9)
     """Adam's betas."""

@@ -31,7 +31,7 @@ from model.adapt.report import (
     Score,
     write_report,
 )
-from model.adapt.samples import FAKE, Window, choose_windows, count_people
+from model.adapt.samples import FAKE, Window, choose_windows, count_people, draws_of
 from model.adapt.split import Split, split_windows
 from model.adapt_config import AdaptConfig
 from model.weights import LoadedWeights, load_weights
@@ -140,24 +140,25 @@ def _prepare(cfg: AdaptConfig, run_dir: Path, device: torch.device) -> _Study:
 
 def _linear_probe(study: _Study, encoder: PooledEncoder, init: Init) -> tuple[AdaptRow, list[Score], ProbeResult]:
     start = time.monotonic()
-    sides = study.split.sides
+    windows, several = study.split.sides, study.cfg.data.draws if study.pixels.fakes == "self_blend" else 1
+    sides = [draws_of(windows["train"], several), draws_of(windows["val"], several), draws_of(windows["test"])]
     table = compute_features(
         encoder,
         study.pixels,
-        [w for side in sides.values() for w in side],
+        [draw for side in sides for draw in side],
         batch=study.cfg.feature_batch,
         device=study.device,
         cache=study.cache,
         label=f"features of the {init} encoder",
     )
-    train, val, test = (table.of(sides[side]) for side in ("train", "val", "test"))
+    train, val, test = (table.of(side) for side in sides)
     probe = train_probe(
         train.features_ND, train.labels_N, val.features_ND, val.labels_N, study.cfg.probe, label=f"linear probe, {init}"
     )
     scores_N = head_scores(probe.head, test.features_ND)
     losses = probe.losses[probe.best_epoch]
     row = _row(study, "LP", init, scores_N, test.labels_N, probe.best_epoch, losses, time.monotonic() - start)
-    return row, _scores("LP", init, test.windows, scores_N, test.labels_N), probe
+    return row, _scores("LP", init, windows["test"], scores_N, test.labels_N), probe
 
 
 def _fine_tuning(study: _Study, detector: Detector) -> tuple[AdaptRow, list[Score]]:
@@ -187,7 +188,7 @@ def _row(
     losses: tuple[float, float],
     seconds: float,
 ) -> AdaptRow:
-    test, per = study.split.sides["test"], study.pixels.samples_per_window
+    test, per = study.split.sides["test"], study.pixels.samples_per_draw
     owners = [w for w in test for _ in range(per)]
     groups = [w.group for w in owners]
     clip = measure(scores_N, labels_N, groups, resamples=study.cfg.bootstrap, seed=study.cfg.seed)

@@ -17,7 +17,7 @@ from torch import nn
 
 from infra.progress import Progress
 from model.adapt.pixels import ClipPixels, Sample
-from model.adapt.samples import Window
+from model.adapt.samples import Draw
 
 _log = logging.getLogger(__name__)
 _REVISION = 1
@@ -26,41 +26,41 @@ _REVISION = 1
 
 @dataclass(frozen=True, slots=True)
 class FeatureTable:
-    """Pooled features float32 (N, D) and labels int64 (N,) of the samples of ``windows``, window by window."""
+    """Pooled features float32 (N, D) and labels int64 (N,) of the samples of ``draws``, draw by draw."""
 
     features_ND: np.ndarray
     labels_N: np.ndarray
-    windows: tuple[Window, ...]
+    draws: tuple[Draw, ...]
 
-    def of(self, windows: Sequence[Window]) -> FeatureTable:
-        """Return the rows of some windows, in their order."""
-        per_window = len(self.labels_N) // len(self.windows)
-        place = {window.id: i * per_window for i, window in enumerate(self.windows)}
-        rows = np.array([place[w.id] + i for w in windows for i in range(per_window)], dtype=np.int64)
-        return FeatureTable(self.features_ND[rows], self.labels_N[rows], tuple(windows))
+    def of(self, draws: Sequence[Draw]) -> FeatureTable:
+        """Return the rows of some draws, in their order."""
+        per_draw = len(self.labels_N) // len(self.draws)
+        place = {draw: i * per_draw for i, draw in enumerate(self.draws)}
+        rows = np.array([place[draw] + i for draw in draws for i in range(per_draw)], dtype=np.int64)
+        return FeatureTable(self.features_ND[rows], self.labels_N[rows], tuple(draws))
 
 
 def compute_features(
     encoder: nn.Module,
     pixels: ClipPixels,
-    windows: Sequence[Window],
+    draws: Sequence[Draw],
     *,
     batch: int,
     device: torch.device,
     cache: Path,
     label: str,
 ) -> FeatureTable:
-    """Compute the pooled features of all samples of ``windows``, or load them from ``cache``.
+    """Compute the pooled features of all samples of ``draws``, or load them from ``cache``.
 
     ``encoder`` maps uint8 clips (B, T, H, W, 3) to features (B, D) (``model.adapt.encoder``); it is left in eval mode.
 
     A cached file that cannot be read is computed again; caches are never trusted further than their digest.
     """
-    path = cache / f"features-{features_digest(encoder, pixels, windows)[:24]}.npz"
-    count = len(windows) * pixels.samples_per_window
+    path = cache / f"features-{features_digest(encoder, pixels, draws)[:24]}.npz"
+    count = len(draws) * pixels.samples_per_draw
     cached = _load(path, count)
     if cached is not None:
-        return FeatureTable(*cached, tuple(windows))
+        return FeatureTable(*cached, tuple(draws))
     encoder.eval().to(device)
     features: list[np.ndarray] = []
     labels: list[int] = []
@@ -74,7 +74,7 @@ def compute_features(
         waiting.clear()
 
     with Progress(label, count, unit="clip") as progress:
-        for samples in pixels.iter_samples(windows):
+        for samples in pixels.iter_samples(draws):
             for sample in samples:
                 waiting.append(sample)
                 if len(waiting) == batch:
@@ -86,10 +86,10 @@ def compute_features(
             progress.update(rest)
     features_ND, labels_N = np.concatenate(features), np.asarray(labels, dtype=np.int64)
     _save(path, features_ND, labels_N)
-    return FeatureTable(features_ND, labels_N, tuple(windows))
+    return FeatureTable(features_ND, labels_N, tuple(draws))
 
 
-def features_digest(encoder: nn.Module, pixels: ClipPixels, windows: Sequence[Window]) -> str:
+def features_digest(encoder: nn.Module, pixels: ClipPixels, draws: Sequence[Draw]) -> str:
     """Return the sha256 of all that decides the features: weights, clips (keys name their content), blends."""
     facts = {
         "revision": _REVISION,
@@ -98,7 +98,7 @@ def features_digest(encoder: nn.Module, pixels: ClipPixels, windows: Sequence[Wi
         "seed": pixels.seed,
         "image_size": pixels.image_size,
         "units": {unit.unit: unit.tar_sha256 for unit in pixels.reader.version.units},
-        "windows": [[w.id, *w.indices] for w in windows],
+        "draws": [[draw.window.id, draw.number, *draw.window.indices] for draw in draws],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -14,7 +14,7 @@ from infra.errors import TrainingError
 from infra.progress import Progress
 from model.adapt.detector import Detector
 from model.adapt.pixels import ClipPixels, Sample
-from model.adapt.samples import Window
+from model.adapt.samples import Draw, Window, draws_of
 from model.adapt.sanity import OverfitCheck, overfit_one_batch
 from model.adapt_config import FinetuneConfig
 
@@ -49,7 +49,7 @@ def finetune(
         TrainingError: the loss is no longer finite, or the overfit check fails.
     """
     detector.to(device)
-    val_samples = [sample for samples in pixels.iter_samples(val) for sample in samples]
+    val_samples = [sample for samples in pixels.iter_samples(draws_of(val)) for sample in samples]
     overfit = None
     if cfg.overfit_check_steps:
         overfit = _check_overfit(detector, pixels, train, cfg, device)
@@ -58,7 +58,7 @@ def finetune(
     start_val_loss = _validation_loss(detector, val_samples, cfg.batch_size, device)
     best, best_epoch, best_state = start_val_loss, -1, _copied(detector)
     losses: list[tuple[float, float]] = []
-    with Progress("fine-tune", cfg.epochs * len(train) * pixels.samples_per_window, unit="clip") as progress:
+    with Progress("fine-tune", cfg.epochs * len(train) * pixels.samples_per_draw, unit="clip") as progress:
         for epoch in range(cfg.epochs):
             order = np.random.default_rng([seed, epoch]).permutation(len(train))
             detector.train()
@@ -90,7 +90,7 @@ def detector_scores(
     """Return the probability of "fake" of every sample of ``windows`` (blend number 0), float64 (N,)."""
     detector.eval().to(device)
     scores: list[np.ndarray] = []
-    with Progress("test", len(windows) * pixels.samples_per_window, unit="clip") as progress:
+    with Progress("test", len(windows) * pixels.samples_per_draw, unit="clip") as progress:
         for samples in _batches(pixels, windows, 0, batch):
             with torch.inference_mode():
                 scores.append(torch.sigmoid(detector(_clip(samples, device))).double().cpu().numpy())
@@ -121,10 +121,10 @@ def _check_overfit(
         detector.load_state_dict(state)
 
 
-def _batches(pixels: ClipPixels, windows: Sequence[Window], draw: int, size: int) -> Iterator[list[Sample]]:
+def _batches(pixels: ClipPixels, windows: Sequence[Window], number: int, size: int) -> Iterator[list[Sample]]:
     """Yield lists of about ``size`` samples; the samples of one window stay together."""
     waiting: list[Sample] = []
-    for samples in pixels.iter_samples(windows, draw):
+    for samples in pixels.iter_samples(Draw(window, number) for window in windows):
         waiting += samples
         if len(waiting) >= size:
             yield waiting

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from model.adapt.pixels import ClipPixels
-from model.adapt.samples import FAKE, Window
+from model.adapt.samples import FAKE, Draw, Window
 
 _COLUMNS = (0.0, 0.5, 1.0)
 _TILE, _GAP, _HEAD = 160, 4, 24
@@ -23,7 +23,7 @@ def draw_pairs(pixels: ClipPixels, windows: Sequence[Window], path: Path) -> Non
     rows = []
     heads = ["real"] * 3 + ["fake"] * 3 + ["difference"] if pixels.fakes == "self_blend" else ["start", "middle", "end"]
     for window in windows:
-        samples = pixels.samples(window)
+        samples = pixels.samples(Draw(window, 0))
         tiles = [tile for sample in samples for tile in _frames(sample.frames_THWC)]
         if len(samples) == 2:
             difference = tiles[4].astype(np.int16) - tiles[1].astype(np.int16)

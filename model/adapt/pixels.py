@@ -15,7 +15,7 @@ import numpy as np
 
 from infra.errors import ConfigError, DatasetError
 from infra.progress import Progress
-from model.adapt.samples import FAKE, REAL, ClipRow, Label, Window
+from model.adapt.samples import FAKE, REAL, ClipRow, Draw, Label
 from model.adapt.self_blend import has_face, self_blend
 from pipeline.dataset.reader import DatasetReader, RawClip
 from pipeline.media.decode import decode_clip
@@ -89,27 +89,28 @@ class ClipPixels:
     seed: int
 
     @property
-    def samples_per_window(self) -> int:
+    def samples_per_draw(self) -> int:
         """2 where a fake is made of every window (real first), else 1."""
         return 2 if self.fakes == "self_blend" else 1
 
-    def samples(self, window: Window, draw: int = 0) -> list[Sample]:
-        """Return the window's samples; for self-blends the real and the fake of blend number ``draw``."""
+    def samples(self, draw: Draw) -> list[Sample]:
+        """Return the samples of one window; for self-blends the real and the fake of this draw, in this order."""
+        window = draw.window
         raw = self._raw(window.clip)
         frames_THWC = decode_clip(raw.mp4, window.indices)
         if self.fakes == "labels":
             return [Sample(self._sized(frames_THWC), _LABELS[str(window.clip.label)])]
-        pair = self_blend(frames_THWC, raw.regions, blend_seed(self.seed, window, draw), window.indices)
+        pair = self_blend(frames_THWC, raw.regions, blend_seed(self.seed, draw), window.indices)
         return [Sample(self._sized(pair.real_THWC), REAL), Sample(self._sized(pair.fake_THWC), FAKE)]
 
-    def iter_samples(self, windows: Iterable[Window], draw: int = 0, *, ahead: int = 2) -> Iterator[list[Sample]]:
-        """Yield the samples of each window in order, with ``ahead`` windows decoded and blended in threads."""
-        pending = iter(windows)
+    def iter_samples(self, draws: Iterable[Draw], *, ahead: int = 2) -> Iterator[list[Sample]]:
+        """Yield the samples of each draw in order, with ``ahead`` of them decoded and blended in threads."""
+        pending = iter(draws)
         with ThreadPoolExecutor(max_workers=ahead, thread_name_prefix="clip-pixels") as pool:
-            queue: list[Future[list[Sample]]] = [pool.submit(self.samples, w, draw) for w in islice(pending, ahead)]
+            queue: list[Future[list[Sample]]] = [pool.submit(self.samples, draw) for draw in islice(pending, ahead)]
             while queue:
                 samples = queue.pop(0).result()
-                queue += [pool.submit(self.samples, w, draw) for w in islice(pending, 1)]
+                queue += [pool.submit(self.samples, draw) for draw in islice(pending, 1)]
                 yield samples
 
     def with_face(self, clips: Sequence[ClipRow], *, show: bool = True) -> list[ClipRow]:
@@ -137,6 +138,6 @@ class ClipPixels:
         return np.stack([cv2.resize(frame_HWC, size, interpolation=cv2.INTER_AREA) for frame_HWC in frames_THWC])
 
 
-def blend_seed(seed: int, window: Window, draw: int) -> int:
+def blend_seed(seed: int, draw: Draw) -> int:
     """Return the seed of one blend: a function of the run's seed, the window's name and the draw's number alone."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{window.id}/{draw}".encode()).digest()[:8])
+    return int.from_bytes(hashlib.sha256(f"{seed}/{draw.window.id}/{draw.number}".encode()).digest()[:8])

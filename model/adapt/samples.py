@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Label = Literal[0, 1]
 REAL: Label = 0
@@ -54,6 +54,18 @@ class Window:
     def id(self) -> str:
         """Name of the window: clip key and first frame within the clip."""
         return f"{self.clip.key}@{min(self.indices)}"
+
+
+class Draw(NamedTuple):
+    """One blend of one window: ``number`` tells the blends of a window apart; with labelled fakes it plays no part."""
+
+    window: Window
+    number: int
+
+
+def draws_of(windows: Iterable[Window], count: int = 1) -> list[Draw]:
+    """Return blends 0 … ``count - 1`` of each window, window by window."""
+    return [Draw(window, number) for window in windows for number in range(count)]
 
 
 def windows_of(clip: ClipRow, count: int, *, frames: int = 16, stride: int = 2) -> list[Window]:

@@ -7,7 +7,7 @@ from torch import nn
 
 from model.adapt.features import compute_features, features_digest
 from model.adapt.pixels import ClipPixels, list_clips
-from model.adapt.samples import choose_windows
+from model.adapt.samples import choose_windows, draws_of
 
 
 class Means(nn.Module):
@@ -29,44 +29,42 @@ def pixels(reader):
     return ClipPixels(reader, "self_blend", 112, seed=0)
 
 
-def _compute(encoder, pixels, windows, cache):
-    return compute_features(
-        encoder, pixels, windows, batch=3, device=torch.device("cpu"), cache=cache, label="features"
-    )
+def _compute(encoder, pixels, draws, cache):
+    return compute_features(encoder, pixels, draws, batch=3, device=torch.device("cpu"), cache=cache, label="features")
 
 
 def test_rows_belong_to_their_windows_in_any_order(pixels, tmp_path):
     """Catches features shifted against windows, e.g. by a batch that does not divide."""
-    windows = choose_windows(list_clips(pixels.reader)[:4], 1, 0)
+    draws = draws_of(choose_windows(list_clips(pixels.reader)[:4], 1, 0))
     encoder = Means()
-    table = _compute(encoder, pixels, windows, tmp_path)
+    table = _compute(encoder, pixels, draws, tmp_path)
     assert table.features_ND.shape == (8, 5)
     assert table.labels_N.tolist() == [0, 1] * 4
-    for window in windows:
-        real, fake = pixels.samples(window)
+    for draw in draws:
+        real, fake = pixels.samples(draw)
         with torch.no_grad():
             expected = encoder(torch.from_numpy(np.stack([real.frames_THWC, fake.frames_THWC])))
-        assert np.allclose(table.of([window]).features_ND, expected.numpy(), atol=1e-5)
-    turned = table.of(windows[::-1])
+        assert np.allclose(table.of([draw]).features_ND, expected.numpy(), atol=1e-5)
+    turned = table.of(draws[::-1])
     assert np.array_equal(turned.features_ND[:2], table.features_ND[-2:])
-    assert turned.windows == tuple(windows[::-1])
+    assert turned.draws == tuple(draws[::-1])
 
 
 def test_a_second_run_computes_nothing_and_other_inputs_compute_anew(pixels, tmp_path):
     """Catches a cache keyed by too little: random and pretrained features would be the same numbers."""
-    windows = choose_windows(list_clips(pixels.reader)[:2], 1, 0)
+    draws = draws_of(choose_windows(list_clips(pixels.reader)[:2], 1, 0))
     first, again, other = Means(), Means(), Means(seed=1)
-    table = _compute(first, pixels, windows, tmp_path)
-    assert np.array_equal(_compute(again, pixels, windows, tmp_path).features_ND, table.features_ND)
+    table = _compute(first, pixels, draws, tmp_path)
+    assert np.array_equal(_compute(again, pixels, draws, tmp_path).features_ND, table.features_ND)
     assert again.calls == 0
     assert first.calls > 0
-    assert not np.array_equal(_compute(other, pixels, windows, tmp_path).features_ND, table.features_ND)
+    assert not np.array_equal(_compute(other, pixels, draws, tmp_path).features_ND, table.features_ND)
     digests = {
-        features_digest(first, pixels, windows),
-        features_digest(other, pixels, windows),
-        features_digest(first, pixels, windows[:1]),
-        features_digest(first, ClipPixels(pixels.reader, "self_blend", 112, seed=1), windows),
-        features_digest(first, ClipPixels(pixels.reader, "self_blend", 96, seed=0), windows),
+        features_digest(first, pixels, draws),
+        features_digest(other, pixels, draws),
+        features_digest(first, pixels, draws[:1]),
+        features_digest(first, ClipPixels(pixels.reader, "self_blend", 112, seed=1), draws),
+        features_digest(first, ClipPixels(pixels.reader, "self_blend", 96, seed=0), draws),
     }
     assert len(digests) == 5
 
@@ -74,11 +72,11 @@ def test_a_second_run_computes_nothing_and_other_inputs_compute_anew(pixels, tmp
 @pytest.mark.parametrize("damage", [b"", b"not a zip", None])
 def test_a_damaged_cache_is_computed_again(pixels, tmp_path, damage):
     """Catches trust in a cache file: cut short, of another kind, or holding pickled objects."""
-    windows = choose_windows(list_clips(pixels.reader)[:1], 1, 0)
-    table = _compute(Means(), pixels, windows, tmp_path)
+    draws = draws_of(choose_windows(list_clips(pixels.reader)[:1], 1, 0))
+    table = _compute(Means(), pixels, draws, tmp_path)
     (path,) = tmp_path.glob("features-*.npz")
     if damage is None:
         np.savez(path, features=np.array([{"a": 1}], dtype=object), labels=table.labels_N)
     else:
         path.write_bytes(damage)
-    assert np.array_equal(_compute(Means(), pixels, windows, tmp_path).features_ND, table.features_ND)
+    assert np.array_equal(_compute(Means(), pixels, draws, tmp_path).features_ND, table.features_ND)

@@ -8,7 +8,7 @@ from infra.errors import TrainingError
 from model.adapt.probe import feature_statistics, fold_standardisation, head_scores, train_probe
 from model.adapt_config import ProbeConfig
 
-CFG = ProbeConfig(epochs=300)
+CFG = ProbeConfig(epochs=300, lr=1e-2)
 
 
 def _problem(count: int = 80, seed: int = 0, scale: float = 1.0):
@@ -29,7 +29,7 @@ def test_it_learns_a_direction_that_is_tiny_beside_the_others():
     (train, y), (val, val_y), (test, test_y) = (_problem(seed=s) for s in range(3))
     found = train_probe(train, y, val, val_y, CFG, show=False)
     assert _auc(head_scores(found.head, test), test_y) > 0.95
-    raw = train_probe(train, y, val, val_y, ProbeConfig(epochs=300, standardise=False), show=False)
+    raw = train_probe(train, y, val, val_y, ProbeConfig(epochs=300, lr=1e-2, standardise=False), show=False)
     assert _auc(head_scores(raw.head, test), test_y) < 0.9
 
 
