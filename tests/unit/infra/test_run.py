@@ -48,12 +48,11 @@ def test_what_was_read_and_made_is_recorded_at_once_with_its_licence(tmp_path: P
     """Lineage and licences walk over these entries, also those of a run that was killed."""
     run = RunContext.create("pretrain", Settings(), folder=tmp_path / "r")
     run.add_input("dataset", "d", "abc", licence="research only")
+    assert record(run.dir)["inputs"] == [{"name": "dataset", "uri": "d", "digest": "abc", "licence": "research only"}]
     run.add_output("weights", run.path("weights.safetensors"), "def")
+    assert record(run.dir)["outputs"][0]["path"].endswith("r/weights.safetensors")
     run.set("steps", 3)
-    found = record(run.dir)
-    assert found["inputs"] == [{"name": "dataset", "uri": "d", "digest": "abc", "licence": "research only"}]
-    assert found["outputs"][0]["path"].endswith("r/weights.safetensors")
-    assert found["steps"] == 3
+    assert record(run.dir)["steps"] == 3
     assert sorted(path.name for path in run.dir.iterdir()) == [CONFIG_FILE, RUN_FILE]
 
 
