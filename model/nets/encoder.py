@@ -28,11 +28,12 @@ class Encoder(nn.Module):
 
     def encode_patches(self, patches_BLP: Tensor, is_masked_BL: Tensor | None = None) -> Tensor:
         """Return normalised tokens of patches: (B, V, D) of the visible ones, or (B, L, D) without a mask."""
-        positions_BLD = self.pos_embedding.emb.to(patches_BLP.dtype).expand(len(patches_BLP), -1, -1)
+        dtype = self.patch_embedding.projection.weight.dtype
+        positions_BLD = self.pos_embedding.emb.to(dtype).expand(len(patches_BLP), -1, -1)
         if is_masked_BL is not None:
             patches_BLP = select_tokens(patches_BLP, ~is_masked_BL)
             positions_BLD = select_tokens(positions_BLD, ~is_masked_BL)
-        return self.norm(self._blocks(self.patch_embedding(patches_BLP) + positions_BLD))
+        return self.norm(self._blocks(self.patch_embedding(patches_BLP.to(dtype)) + positions_BLD))
 
     def forward(self, clip_BCTHW: Tensor) -> Tensor:
         """Return token features (B, L, D): every token through the encoder, then LayerNorm of each.

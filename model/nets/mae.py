@@ -34,9 +34,8 @@ class MaskedAutoencoder(nn.Module):
         self.decoder = Decoder(cfg)
 
     def patches(self, clip_BCTHW: Tensor) -> Tensor:
-        """Return the clip's patches (B, L, P) in [0, 1], in the dtype of the weights."""
-        clip_BCTHW = to_unit_range(clip_BCTHW, self.enc_dec_proj.weight.dtype)
-        return patchify(clip_BCTHW, self.config.tubelet, self.config.patch_size)
+        """Return the clip's patches (B, L, P) in [0, 1], in fp32: bf16 would round the pixels that are the target."""
+        return patchify(to_unit_range(clip_BCTHW), self.config.tubelet, self.config.patch_size)
 
     def forward_encoder(self, patches_BLP: Tensor, is_masked_BL: Tensor) -> Tensor:
         """Return visible tokens (B, V, D)."""
@@ -60,7 +59,7 @@ class MaskedAutoencoder(nn.Module):
     @torch.no_grad()
     def reconstruct(self, clip_BCTHW: Tensor, is_masked_BL: Tensor) -> Tensor:
         """Return the clip (B, 3, T, H, W) with its hidden patches as predicted and its visible ones as they are."""
-        patches_BLP = self.patches(clip_BCTHW).clone()
+        patches_BLP = self.patches(clip_BCTHW)
         pred_BMP = self.forward_decoder(self.forward_encoder(patches_BLP, is_masked_BL), is_masked_BL)
-        patches_BLP[is_masked_BL] = pred_BMP.flatten(0, 1)
+        patches_BLP = patches_BLP.masked_scatter(is_masked_BL[..., None], pred_BMP.to(patches_BLP.dtype))
         return unpatchify(patches_BLP, self.config.grid, self.config.tubelet, self.config.patch_size)
