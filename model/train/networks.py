@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from model.weights import load_weights
 from torch import nn
 
 from infra.errors import ConfigError
@@ -12,6 +11,7 @@ from model.nets.discriminator import Discriminator
 from model.nets.factory import build_discriminator, build_mae
 from model.nets.mae import MaskedAutoencoder
 from model.train_config import PretrainConfig
+from model.weights import load_weights
 
 DISCRIMINATOR = "discriminator."
 """Prefix of the discriminator's parameters in a weight file."""

@@ -75,9 +75,9 @@ def test_killing_the_launching_process_leaves_no_rank(tmp_path: Path, ranks: dic
     """A rank that outlived its command would hold the GPU and write into the run folder."""
     driver = _driver(tmp_path, ranks)
     pids = _rank_pids(tmp_path)
-    driver.kill()
-    driver.communicate()
-    _until(lambda: not any(map(_runs, pids)), "the ranks are gone")
+    with driver:  # not communicate(): the ranks hold the other end, so it would wait for their own end
+        driver.kill()
+    _until(lambda: not any(map(_runs, pids)), "the ranks are gone", limit_s=45)
 
 
 def _driver(folder: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:

@@ -50,7 +50,7 @@ def test_loss_falls_and_the_report_names_its_first_and_last_step(report):
     assert report.last["loss/reconstruction"] < 0.8 * report.first["loss/reconstruction"]
     assert report.scored_on == "val"
     assert report.score.clips == 2
-    assert 0 < report.score.mean_face
+    assert report.score.mean_face > 0
 
 
 def test_every_step_is_measured_and_validation_is_measured_at_the_end(report):
