@@ -84,7 +84,7 @@ class ClipExtractor:
             RejectError: the video gives no clip; ``outcome`` has the reason and what was counted until then.
         """
         clock = StageClock()
-        outcome = VideoOutcome(video.digest, video.name, video.bytes, labels=video.labels)
+        outcome = VideoOutcome.of(video)
         try:
             with clock("probe"):
                 info = probe(path, self._cfg.limits.max_pixels)

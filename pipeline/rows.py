@@ -34,6 +34,10 @@ class RejectReason(StrEnum):
     """decoded, and no face was found"""
     NO_TRACK = "no_track"
     """faces were found, and every track was filtered out"""
+    FETCH_FAILED = "fetch_failed"
+    """its bytes could not be fetched from where the source says they are"""
+    REFUSED = "refused"
+    """its address is one that the config does not allow"""
     REMOVED = "removed"
     """taken down: its digest is listed in removed.json"""
     INTERNAL = "internal"
@@ -51,11 +55,45 @@ class FilterReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class SourceVideo:
-    """One listed video.
+class Cut:
+    """The part of a file that is one video of a dataset: seconds, and left, top, right, bottom in [0, 1] of the frame.
 
-    ``digest`` is the sha256 (hex) of its bytes and its identity; ``path`` is where the bytes are; ``name`` is the
-    path inside its source (posix), kept for people; ``labels`` ride along to the clips.
+    ``end_s`` None reaches to the end, ``box`` None is the whole frame.
+    """
+
+    start_s: float = 0.0
+    end_s: float | None = None
+    box: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedVideo:
+    """One video that a source offers; its bytes have not been read.
+
+    ``place`` says where the bytes are: a local path or ``file:`` URI, ``frames:`` and the path of a folder of frames,
+    ``s3://…``, ``http(s)://…`` or ``youtube:ID``. ``name`` is the path inside its source (posix, valid UTF-8), kept for
+    people. ``fingerprint`` changes when the bytes do (size and time of change, or ETag); None where the source cannot
+    tell, and the bytes must be read. ``bytes`` is None where the source does not say.
+    """
+
+    place: str
+    name: str
+    bytes: int | None = None
+    fingerprint: str | None = None
+    labels: dict[str, LabelValue] = field(default_factory=dict)
+    split: str | None = None
+    identity: str | None = None
+    cut: Cut | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceVideo:
+    """One video whose bytes were read, so that its identity is known.
+
+    ``digest`` is its identity: the sha256 (hex) of its bytes, or of ``content`` and the cut where it is a part of a
+    file. ``path`` is where workers read the bytes: a local path or ``file:`` URI, ``frames:`` and a folder, or
+    ``staged:`` and a key of the dataset's own store. ``place`` is where the source has them. ``labels`` ride along to
+    the clips.
     """
 
     digest: str
@@ -65,6 +103,10 @@ class SourceVideo:
     labels: dict[str, LabelValue] = field(default_factory=dict)
     split: str | None = None
     identity: str | None = None
+    cut: Cut | None = None
+    place: str = ""
+    content: str = ""
+    """The sha256 of the bytes where it is not the digest (of a cut video); empty otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +214,8 @@ class EncodedClip:
 class VideoOutcome:
     """What became of one video, as a row of a few hundred bytes: the ledger and the funnel are made of these.
 
-    ``reject`` is None when at least one clip came out; ``filtered`` counts tracks by FilterReason, ``seconds`` goes by
-    stage.
+    ``reject`` is None when at least one clip came out; ``filtered`` counts tracks by FilterReason, ``duplicates`` clips
+    left out as near copies of another; ``seconds`` goes by stage; ``place`` and ``content`` are the SourceVideo's.
     """
 
     video: str
@@ -186,7 +228,15 @@ class VideoOutcome:
     tracks: int = 0
     filtered: dict[str, int] = field(default_factory=dict)
     clips: int = 0
+    duplicates: int = 0
     reject: RejectReason | None = None
     detail: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     labels: dict[str, LabelValue] = field(default_factory=dict)
+    place: str = ""
+    content: str = ""
+
+    @classmethod
+    def of(cls, video: SourceVideo) -> VideoOutcome:
+        """Begin the outcome of a video."""
+        return cls(video.digest, video.name, video.bytes, labels=video.labels, place=video.place, content=video.content)

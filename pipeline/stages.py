@@ -159,7 +159,7 @@ class TrackFaces:
         return planned
 
     def _outcome(self, video: SourceVideo, tar: Path) -> VideoOutcome:
-        nothing = VideoOutcome(video.digest, video.name, video.bytes, labels=video.labels)
+        nothing = VideoOutcome.of(video)
         with _plain_path(local_path(video.path), self._scratch) as path:
 
             def work() -> VideoOutcome:

@@ -37,7 +37,7 @@ class ClipWorker:
 
     def _extract(self, request: Extract) -> VideoOutcome:
         video = request.video
-        outcome = VideoOutcome(video.digest, video.name, video.bytes, labels=video.labels)
+        outcome = VideoOutcome.of(video)
         try:
             _check_source(video, request.path)
             with TarWriter(request.tar) as tar:

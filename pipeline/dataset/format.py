@@ -10,7 +10,7 @@ import re
 
 import pyarrow as pa
 
-SCHEMA = 1
+SCHEMA = 2
 """Number of the format; a reader refuses any other."""
 
 PLAN_KEY = "plan.json"
@@ -66,10 +66,13 @@ VIDEO_COLUMNS = pa.schema(
         pa.field("tracks", pa.int32(), nullable=False),
         pa.field("filtered", pa.string(), nullable=False),
         pa.field("clips", pa.int32(), nullable=False),
+        pa.field("duplicates", pa.int32(), nullable=False),
         pa.field("reject", pa.string()),
         pa.field("detail", pa.string()),
         pa.field("seconds", pa.string(), nullable=False),
         pa.field("labels", pa.string(), nullable=False),
+        pa.field("place", pa.string(), nullable=False),
+        pa.field("content", pa.string(), nullable=False),
     ]
 )
 """``videos/<unit>.parquet``: one row a video, sorted by digest; nulls in width … frames say that probing failed."""

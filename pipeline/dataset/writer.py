@@ -172,10 +172,13 @@ def _video_row(outcome: VideoOutcome) -> dict[str, Any]:
         "tracks": outcome.tracks,
         "filtered": _json(outcome.filtered),
         "clips": outcome.clips,
+        "duplicates": outcome.duplicates,
         "reject": str(outcome.reject) if outcome.reject else None,
         "detail": outcome.detail,
         "seconds": _json(outcome.seconds),
         "labels": _json(outcome.labels),
+        "place": outcome.place,
+        "content": outcome.content,
     }
 
 

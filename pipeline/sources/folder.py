@@ -7,13 +7,12 @@ import logging
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from infra.errors import ConfigError
 from infra.fetch import file_digest
-from pipeline.rows import SourceVideo
+from pipeline.rows import ListedVideo, SourceVideo
 from pipeline.sources.layouts import labels_of_path
 
 logger = logging.getLogger(__name__)
@@ -27,15 +26,7 @@ _NOT_VIDEO_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"M4A
 _SNIFF_BYTES = 189
 
 
-@dataclass(frozen=True, slots=True)
-class ListedFile:
-    """A file that a source offers: its absolute path, and its path inside the source (posix, always valid UTF-8)."""
-
-    path: str
-    name: str
-
-
-def list_videos(sources: Sequence[str]) -> Iterator[ListedFile]:
+def list_videos(sources: Sequence[str]) -> Iterator[ListedVideo]:
     """Yield the videos of all sources, sorted within each.
 
     A folder is walked recursively. Files with a video extension are taken, and files of any other name whose first
@@ -50,24 +41,27 @@ def list_videos(sources: Sequence[str]) -> Iterator[ListedFile]:
         if root.is_dir():
             yield from _walk(root)
         elif root.exists():
-            yield ListedFile(str(root), printable(root.name))
+            yield _listed(str(root), root.name)
         else:
             raise ConfigError(f"source {printable(source)} does not exist; give a folder of videos or a video file")
 
 
-def identify(file: ListedFile) -> SourceVideo:
-    """Read a file once and return it with its identity: the sha256 of its bytes.
+def identify(video: ListedVideo) -> SourceVideo:
+    """Read a local file once and return it with its identity: the sha256 of its bytes.
 
     A file that cannot be read is identified by its name (``unreadable_digest``) and becomes a reject later.
     """
-    labels, identity = labels_of_path(file.path)
+    path = local_path(video.place)
     try:
-        size = os.stat(file.path).st_size
-        digest = file_digest(Path(file.path))
+        size = os.stat(path).st_size
+        digest = file_digest(Path(path))
     except OSError as error:
-        logger.warning("%s cannot be read (%s); it will be listed as a reject", file.name, error.strerror)
-        size, digest = 0, unreadable_digest(file.name)
-    return SourceVideo(digest, locator(file.path), file.name, size, labels=labels, identity=identity)
+        logger.warning("%s cannot be read (%s); it will be listed as a reject", video.name, error.strerror)
+        size, digest = 0, unreadable_digest(video.name)
+    return SourceVideo(
+        digest, video.place, video.name, size,
+        labels=video.labels, split=video.split, identity=video.identity, place=video.place,
+    )  # fmt: skip
 
 
 def unreadable_digest(name: str) -> str:
@@ -99,7 +93,17 @@ def is_inside(path: str | Path, folder: str | Path) -> bool:
     return Path(path).resolve().is_relative_to(Path(folder).resolve())
 
 
-def _walk(root: Path) -> Iterator[ListedFile]:
+def _listed(path: str, name: str) -> ListedVideo:
+    labels, identity = labels_of_path(path)
+    try:
+        status = os.stat(path)
+        size, fingerprint = status.st_size, f"{status.st_size}:{status.st_mtime_ns}"
+    except OSError:  # listed all the same, and a reject later
+        size, fingerprint = None, None
+    return ListedVideo(locator(path), printable(name), size, fingerprint, labels=labels, identity=identity)
+
+
+def _walk(root: Path) -> Iterator[ListedVideo]:
     def refuse(error: OSError) -> None:
         if Path(error.filename) == root:
             raise ConfigError(f"source {printable(str(root))} cannot be listed: {error.strerror}")
@@ -111,7 +115,7 @@ def _walk(root: Path) -> Iterator[ListedFile]:
         found += [os.path.join(folder, name) for name in files if not name.startswith(".")]
     for path in sorted(found):
         if _is_offered(path, root):
-            yield ListedFile(path, printable(Path(path).relative_to(root).as_posix()))
+            yield _listed(path, Path(path).relative_to(root).as_posix())
 
 
 def _is_offered(path: str, root: Path) -> bool:
