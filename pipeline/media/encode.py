@@ -24,7 +24,8 @@ def encode_clip(frames_FHWC: np.ndarray, fps: float, cfg: ClipConfig) -> bytes:
 
     Returns:
         The file. Same frames, same settings, same library: same bytes (one thread, no time stamps of today, no scene
-        cuts moving the key frames). No B-frames: decoding order is display order, and a window never needs the future.
+        cuts moving the key frames, no lookahead: x264's reads memory that it never wrote, so its choices depend on what
+        lay there). No B-frames: decoding order is display order, and a window never needs the future.
     """
     if frames_FHWC.ndim != 4 or frames_FHWC.dtype != np.uint8 or not len(frames_FHWC):
         raise ValueError(f"a clip is uint8 (F, H, W, 3) with F ≥ 1, not {frames_FHWC.dtype} {frames_FHWC.shape}")
@@ -39,7 +40,7 @@ def encode_clip(frames_FHWC: np.ndarray, fps: float, cfg: ClipConfig) -> bytes:
             "preset": cfg.preset,
             "tune": "fastdecode",
             "x264-params": f"keyint={cfg.key_frame_interval}:min-keyint={cfg.key_frame_interval}:scenecut=0"
-            ":bframes=0:threads=1:lookahead-threads=1:sliced-threads=0",
+            ":bframes=0:rc-lookahead=0:mbtree=0:threads=1:lookahead-threads=1:sliced-threads=0",
             "flags": "+bitexact",
         }
         for image_HWC in frames_FHWC:

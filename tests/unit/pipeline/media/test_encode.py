@@ -1,4 +1,7 @@
 import io
+import os
+import subprocess
+import sys
 from fractions import Fraction
 
 import av
@@ -26,6 +29,33 @@ def noise():
 def test_the_same_frames_give_the_same_bytes(noise):
     """A clock, a random id or a race between threads in the file would make every retry a new shard."""
     assert encode_clip(noise, 30000 / 1001, ClipConfig()) == encode_clip(noise.copy(), 30000 / 1001, ClipConfig())
+
+
+ENCODE = """
+import hashlib, sys
+import numpy as np
+from pipeline.config import ClipConfig
+from pipeline.media.encode import encode_clip
+frames = np.load(sys.argv[1])
+print(hashlib.sha256(encode_clip(frames, 25.0, ClipConfig())).hexdigest())
+"""
+
+
+def test_bytes_do_not_depend_on_what_lay_in_memory(tmp_path):
+    """x264's lookahead reads memory that it never wrote: with it, one retry in some dozens was another shard."""
+    square = np.random.default_rng(0).integers(0, 80, (224, 224, 3)).astype(np.uint8)
+    frames = np.stack([square] * 37)
+    for number, frame in enumerate(frames):
+        frame[60:160, 20 + number : 120 + number] = (250, 40, 200)
+    np.save(tmp_path / "frames.npy", cv2.GaussianBlur(frames.reshape(-1, 224, 3), (0, 0), 2).reshape(frames.shape))
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", ENCODE, str(tmp_path / "frames.npy")],
+            env={**os.environ, "MALLOC_PERTURB_": filling}, capture_output=True, text=True, check=True,
+        ).stdout
+        for filling in ("0", "1", "254")
+    }  # fmt: skip
+    assert len(digests) == 1
 
 
 def test_settings_change_the_bytes(noise):
