@@ -26,11 +26,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[marlin_pytorch.Marli
     shape = str(write_shape(folder / "shape.yaml"))
     register_theirs("peer", shape)
     register_model_from_yaml("peer", shape)
-    state = _random_theirs().state_dict()
-    torch.save(state, folder / "peer.pt")
-    return marlin_pytorch.Marlin.from_file("peer", str(folder / "peer.pt")), Marlin.from_file(
-        "peer", folder / "peer.pt"
-    )
+    path = str(folder / "peer.pt")
+    torch.save(_random_theirs().state_dict(), path)
+    return marlin_pytorch.Marlin.from_file("peer", path), Marlin.from_file("peer", path)
 
 
 @pytest.fixture(autouse=True)

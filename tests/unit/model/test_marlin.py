@@ -58,11 +58,10 @@ def test_every_kind_of_file_loads_under_both_kinds_of_name(tmp_path, name, kind)
     encoder = {f"encoder.{key}": value for key, value in build_encoder(TINY).state_dict().items()}
     path = tmp_path / kind
     if kind == "tiny.pth":
-        theirs = {
-            key.replace("patch_embedding.projection", "patch_embed.proj"): value for key, value in encoder.items()
-        }
-        theirs = {k.replace("layers.0.linear", "fc1").replace("layers.1.linear", "fc2"): v for k, v in theirs.items()}
-        theirs.pop("encoder.pos_embedding.emb")
+        theirs = {key: value for key, value in encoder.items() if not key.endswith("emb")}
+        for ours, other in (("patch_embedding.projection", "patch_embed.proj"), ("layers.0.linear", "fc1")):
+            theirs = {key.replace(ours, other): value for key, value in theirs.items()}
+        theirs = {key.replace("layers.1.linear", "fc2"): value for key, value in theirs.items()}
         torch.save({"model": theirs, "args": argparse.Namespace(lr=1)}, path)
     elif path.suffix in (".pt", ".ckpt"):
         torch.save({"state_dict": encoder} if path.suffix == ".ckpt" else encoder, path)

@@ -103,11 +103,11 @@ def test_a_position_table_of_another_length_is_refused(tmp_path, state):
 
 
 def test_weights_of_a_run_that_is_not_finished_are_named_not_taken(tmp_path, state):
-    """Catches an old checkpoint that silently stands for a finished run, and a checkpoint that cannot be read at all."""
+    """Catches an old checkpoint that silently stands for a finished run, and one that cannot be read at all."""
     folders = [tmp_path / "checkpoints" / name for name in ("step-000100", "step-000200", "step-000300.tmp")]
     for folder in folders:
         save_weights(folder / "weights.safetensors", state, TINY, {})
-    with pytest.raises(WeightsError, match="name its checkpoint .*step-000200$"):
+    with pytest.raises(WeightsError, match=r"name its checkpoint .*step-000200$"):
         load_weights(tmp_path)
     assert same(load_weights(folders[0]).state, state)
 
