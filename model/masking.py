@@ -106,8 +106,8 @@ def _facial_visible(bits_TS: np.ndarray, queue: list[int], ratio: float) -> np.n
     steps = np.stack([(bits_TS >> label) & 1 for label in queue]).astype(bool)  # (labels, T, S)
     seen = np.logical_or.accumulate(steps, axis=0)
     enough = seen.mean(axis=2) >= (1 - ratio) - 1e-9  # (labels, T)
-    first_T = np.where(enough.any(axis=0), enough.argmax(axis=0), len(queue) - 1)
-    visible_TS = seen[first_T, np.arange(len(bits_TS))]
+    # a patch has at least one label, so all labels together are always enough
+    visible_TS = seen[enough.argmax(axis=0), np.arange(len(bits_TS))]
     no_face_T = ~(bits_TS & ~1).any(axis=1)
     visible_TS[no_face_T] = True
     return visible_TS
