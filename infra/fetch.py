@@ -17,12 +17,13 @@ CHUNK = 1 << 20
 TIMEOUT_S = 60.0
 
 
-def fetch_file(name: str, sha256: str, sources: Sequence[str], into: Path) -> Path:
+def fetch_file(name: str, sha256: str | None, sources: Sequence[str], into: Path) -> Path:
     """Return ``into/name`` with the given sha256, taking it from ``sources`` when it is not there yet.
 
     Args:
         name: file name; also what is looked for under each source.
-        sha256: expected digest, 64 hexadecimal digits. A file with another one is refused.
+        sha256: expected digest, 64 hexadecimal digits. A file with another one is refused. None takes what comes, where
+            a publisher states no digest; who reads the file must then judge it.
         sources: folders, single files, ``s3://`` or ``http(s)://`` bases or full addresses, tried in order.
         into: folder that keeps the file.
 
@@ -30,7 +31,7 @@ def fetch_file(name: str, sha256: str, sources: Sequence[str], into: Path) -> Pa
         WeightsError: no source has the file with this digest; the sentence lists what each said and the cure.
     """
     target = into / name
-    if target.is_file() and file_digest(target) == sha256:
+    if target.is_file() and sha256 in (None, file_digest(target)):
         return target
     into.mkdir(parents=True, exist_ok=True)
     temporary = into / f".{name}.part"
@@ -42,15 +43,15 @@ def fetch_file(name: str, sha256: str, sources: Sequence[str], into: Path) -> Pa
             said.append(f"{source}: {getattr(error, 'strerror', None) or error}")
             continue
         finally_digest = file_digest(temporary)
-        if finally_digest == sha256:
+        if sha256 in (None, finally_digest):
             temporary.replace(target)
             logger.info("fetched %s from %s", name, source)
             return target
         temporary.unlink()
-        said.append(f"{source}: sha256 is {finally_digest[:12]}…, not {sha256[:12]}…")
+        said.append(f"{source}: sha256 is {finally_digest[:12]}…, not {str(sha256)[:12]}…")
     tried = "; ".join(said) or "no source is configured"
     raise WeightsError(
-        f"{name} could not be had ({tried}); put the file with sha256 {sha256} into a folder "
+        f"{name} could not be had ({tried}); put the file{f' with sha256 {sha256}' if sha256 else ''} into a folder "
         "and name that folder (or an s3:// or http(s):// mirror) in the config"
     )
 
@@ -67,6 +68,8 @@ def _copy(source: str, name: str, target: Path) -> None:
         with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer, target.open("wb") as file:
             while chunk := answer.read(CHUNK):
                 file.write(chunk)
+            if file.tell() != int(answer.headers.get("Content-Length") or file.tell()):
+                raise OSError("the answer ended before its stated length")
         return
     if source.startswith("s3://"):
         open_storage(source).download(name, target)

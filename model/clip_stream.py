@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -70,11 +71,13 @@ def plan_video(
     info: VideoInfo,
     crop: Literal["auto", "face", "none"],
     *,
-    detector: FaceDetector,
+    detector: FaceDetector | None,
     track_cfg: TrackConfig,
     window_frames: int,
     keep_tail: bool,
     chunk: int,
+    sample_rate: int = 2,
+    stride: int = 16,
     seen: Callable[[int], None] = lambda count: None,
 ) -> WindowPlan:
     """First pass: count the frames, find the faces where they are needed, and plan every window.
@@ -83,30 +86,40 @@ def plan_video(
         frames: the video's frames.
         info: what probing said of it.
         crop: whole frames, faces, or whichever fits (``is_face_crop``).
-        detector: used where faces are looked for.
+        detector: used where faces are looked for; may be None where ``crop`` is ``none``.
         track_cfg: linking, smoothing, filtering.
         window_frames: frames of a window.
         keep_tail: plan a last window that ends with the last frame.
         chunk: frames decoded at a time.
+        sample_rate: frames between the frames of a window.
+        stride: distance between window starts, in sampled frames.
         seen: told the number of frames of each chunk, for progress.
 
     Raises:
         RejectError: nothing can be decoded; or faces are wanted and there is none (``no_face``) or none worth keeping
             (``no_track``).
     """
+    cut = partial(plan_windows, frames=window_frames, sample_rate=sample_rate, stride=stride, keep_tail=keep_tail)
     chunks = _told(frames.iter_chunks(chunk), seen)
     if crop == "none" or (crop == "auto" and info.width == info.height == FACE_CROP_SIDE):
         count = sum(len(frames_FHWC) for _, frames_FHWC in chunks)
-        return _plan("none", count, (), info, None, window_frames, keep_tail)
+        return WindowPlan("none", count, _whole_windows(count, cut), (), info, None)
+    if detector is None:
+        raise ValueError(f"crop={crop} looks for faces and needs a detector")
     scan = scan_faces(chunks, detector, track_cfg, hold_bytes=HOLD_BYTES, clock=StageClock())
     tracks = _kept_tracks(scan, info, track_cfg)
     if crop == "auto" and is_face_crop(scan, info):
-        return _plan("none", scan.frames, (), info, scan.held, window_frames, keep_tail)
+        return WindowPlan("none", scan.frames, _whole_windows(scan.frames, cut), (), info, scan.held)
     if not scan.faces:
         raise RejectError(RejectReason.NO_FACE, f"no face in {scan.frames} frames; crop=none takes the whole frame")
     if not tracks:
         raise RejectError(RejectReason.NO_TRACK, "faces were found, and every track is too short, too small or too bad")
-    return _plan("face", scan.frames, tracks, info, scan.held, window_frames, keep_tail)
+    windows = tuple(
+        PlannedWindow(track.track, tuple(track.start + i for i in indices))
+        for track in tracks
+        for indices in cut(len(track.scores_F))
+    )
+    return WindowPlan("face", scan.frames, windows, tracks, info, scan.held)
 
 
 def is_face_crop(scan: Scan, info: VideoInfo) -> bool:
@@ -121,7 +134,8 @@ def is_face_crop(scan: Scan, info: VideoInfo) -> bool:
 def window_stream(plan: WindowPlan, frames: VideoFrames, side: int, chunk: int) -> Iterator[WindowPixels]:
     """Second pass: yield each window when its last frame has been cropped; not in the order of the plan.
 
-    Holds one chunk and the windows that are open at a time: at most two for each face in sight.
+    Holds one chunk and the windows that are open at a time: for each face in sight as many as overlap, and at most one
+    more for the tail.
     """
     wanted: dict[int, list[int]] = defaultdict(list)
     for row, window in enumerate(plan.windows):
@@ -152,24 +166,8 @@ def _told(chunks: Iterable[tuple[int, np.ndarray]], seen: Callable[[int], None])
         seen(len(frames_FHWC))
 
 
-def _plan(
-    crop: CropMode,
-    count: int,
-    tracks: tuple[FaceTrack, ...],
-    info: VideoInfo,
-    chunks: list[tuple[int, np.ndarray]] | None,
-    window_frames: int,
-    keep_tail: bool,
-) -> WindowPlan:
-    spans: list[tuple[int | None, int, int]] = [(t.track, t.start, len(t.scores_F)) for t in tracks]
-    if crop == "none":
-        spans = [(None, 0, count)]
-    windows = [
-        PlannedWindow(track, tuple(start + i for i in indices))
-        for track, start, length in spans
-        for indices in plan_windows(length, frames=window_frames, keep_tail=keep_tail)
-    ]
-    return WindowPlan(crop, count, tuple(windows), tracks, info, chunks)
+def _whole_windows(count: int, cut: Callable[[int], list[list[int]]]) -> tuple[PlannedWindow, ...]:
+    return tuple(PlannedWindow(None, tuple(indices)) for indices in cut(count))
 
 
 def _kept_tracks(scan: Scan, info: VideoInfo, cfg: TrackConfig) -> tuple[FaceTrack, ...]:

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
 
-from infra.errors import ConfigError
+from infra.errors import ConfigError, WeightsError
 from infra.paths import output_file, output_folder
+from model.foreign_names import HF_ENCODER, HF_OTHER, State, head_order
 from model.nets.config import ModelConfig
-from model.nets.patch_embed import SinCosPositions
-from model.weights import HF_ENCODER, HF_OTHER, LoadedWeights, State, head_order, load_weights
+from model.nets.patch_embed import sin_cos_table
+from model.weights import LoadedWeights, load_weights
+
+logger = logging.getLogger(__name__)
 
 FORMS = ("marlin-pytorch", "huggingface")
 LAYER_NORM_EPS = 1e-5
@@ -30,38 +34,44 @@ def export_weights(weights: str | Path, to: str, out: str | Path) -> Path:
 
     Args:
         weights: whatever ``load_weights`` reads.
-        to: ``marlin-pytorch`` (``out`` is a ``.pt`` file) or ``huggingface`` (``out`` is a folder).
+        to: ``marlin-pytorch`` (``out`` is a ``.pt`` file) or ``huggingface`` (``out`` is a folder). The first keeps
+            every tensor as it is; the second cannot keep a position table, since Hugging Face computes its own.
         out: file or folder to write.
 
     Raises:
-        ConfigError: unknown form, or ``out`` cannot be written.
-        WeightsError: the weights cannot be read.
+        ConfigError: unknown form, or ``out`` is no place to write.
+        WeightsError: the weights cannot be read, or the disk refuses.
     """
     if to not in FORMS:
         raise ConfigError(f"unknown export '{to}'; known: {', '.join(FORMS)}")
     target = output_file(out) if to == "marlin-pytorch" else output_folder(out)
     loaded = load_weights(weights)
-    if to == "marlin-pytorch":
-        buffer = io.BytesIO()  # torch's own writer hides what the disk says
-        torch.save(marlin_pytorch_state(loaded), buffer)
-        target.write_bytes(buffer.getbuffer())
-        return target
-    state = {name: value.contiguous().clone() for name, value in huggingface_state(loaded).items()}
-    (target / "model.safetensors").write_bytes(save(state, metadata={"format": "pt"}))
-    config = huggingface_config(loaded.config, with_decoder=loaded.has_decoder)
-    (target / "config.json").write_text(json.dumps(config, indent=1))
-    (target / "preprocessor_config.json").write_text(json.dumps(_preprocessor(loaded.config), indent=1))
+    try:
+        if to == "marlin-pytorch":
+            _write_file(loaded, target)
+        else:
+            _write_folder(loaded, target)
+    except OSError as error:
+        raise WeightsError(f"{target} cannot be written ({error.strerror or error}); name another place") from error
     return target
 
 
-def marlin_pytorch_state(weights: LoadedWeights) -> State:
-    """Return a plain state dict with the position tables that marlin-pytorch keeps as parameters."""
-    config = weights.config
-    state = {name: value for name, value in weights.state.items() if not name.startswith(("discriminator.", "head."))}
-    state["encoder.pos_embedding.emb"] = SinCosPositions(config.tokens, config.encoder_dim).emb
-    if weights.has_decoder:
-        state["decoder.pos_embedding.emb"] = SinCosPositions(config.tokens, config.decoder_dim).emb
-    return state
+def _write_file(weights: LoadedWeights, target: Path) -> None:
+    buffer = io.BytesIO()  # torch's own writer hides what the disk says
+    torch.save(weights.network, buffer)
+    target.write_bytes(buffer.getbuffer())
+
+
+def _write_folder(weights: LoadedWeights, target: Path) -> None:
+    table_1LD = weights.network["encoder.pos_embedding.emb"]
+    off = float((table_1LD - sin_cos_table(*table_1LD.shape[1:])).abs().max())
+    if off > 1e-6:
+        logger.warning("Hugging Face computes its own positions, up to %.0e off those of these weights", off)
+    state = {name: value.contiguous().clone() for name, value in huggingface_state(weights).items()}
+    (target / "model.safetensors").write_bytes(save(state, metadata={"format": "pt"}))
+    config = huggingface_config(weights.config, with_decoder=weights.has_decoder)
+    (target / "config.json").write_text(json.dumps(config, indent=1))
+    (target / "preprocessor_config.json").write_text(json.dumps(_preprocessor(weights.config), indent=1))
 
 
 def huggingface_state(weights: LoadedWeights) -> State:
@@ -71,7 +81,7 @@ def huggingface_state(weights: LoadedWeights) -> State:
     prefix = "videomae." if weights.has_decoder else ""
     order = head_order(weights.config.tubelet, weights.config.patch_size, weights.config.patch_size).argsort()
     state: State = {}
-    for name, value in weights.state.items():
+    for name, value in weights.network.items():
         side, _, rest = name.partition(".")
         if rest.startswith("blocks."):
             _, index, part = rest.split(".", 2)

@@ -21,8 +21,8 @@ from infra.fetch import file_digest
 from infra.paths import input_file, output_folder
 from infra.progress import Progress
 from model.adapt.encoder import pretrained_encoder
-from model.adapt.run import choose_device
 from model.clip_stream import PlannedWindow, WindowPlan, plan_video, window_stream
+from model.device import choose_device
 from model.extract_config import ExtractConfig
 from model.weights import load_weights
 from pipeline.faces.backend import FaceDetector, build_detector, detector_name
@@ -90,7 +90,7 @@ def extract(cfg: ExtractConfig) -> list[ExtractedVideo]:
         "feature": "mean over tokens, then LayerNorm",
         "detector": detector_name(cfg.faces),
     }
-    detector = build_detector(cfg.faces)
+    detector = None if cfg.crop == "none" else build_detector(cfg.faces)
     extractor = _Extractor(cfg, out, encoder, detector, weights.config.frames, weights.config.image_size, device, facts)
     return [extractor.extract(path, stem) for path, stem in output_stems(paths, out).items()]
 
@@ -138,7 +138,7 @@ class _Extractor:
     cfg: ExtractConfig
     out: Path
     encoder: nn.Module
-    detector: FaceDetector
+    detector: FaceDetector | None
     frames: int
     side: int
     device: torch.device

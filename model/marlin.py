@@ -1,131 +1,148 @@
-"""``Marlin``: takes the place of the class of the same name in ``marlin-pytorch``.
+"""``Marlin``: takes the place of the class of the same name in ``marlin-pytorch`` 0.3.4.
 
-Here alone a mask has their polarity, True = visible; everything inside this project has True = hidden.
+Here alone a mask has their polarity, True = visible; everything inside this project has True = hidden. Parameters have
+their names too, so ``state_dict()`` of either class loads into the other.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 
-from infra.config import validate_config
 from infra.errors import ConfigError, WeightsError
-from infra.fetch import fetch_file
 from model.clip_stream import plan_video, window_stream
-from model.nets.config import ModelConfig
+from model.device import choose_device
+from model.nets.decoder import Decoder
 from model.nets.factory import build_encoder, build_mae
-from model.nets.mae import MaskedAutoencoder
-from model.nets.patch_embed import to_unit_range
+from model.nets.patch_embed import patchify, to_unit_range
+from model.online import fetch_model, online_folder, register_model_from_yaml, registered_shape
 from model.weights import LoadedWeights, known_name, load_weights
-from pipeline.config import EmbeddedFaces, TrackConfig
+from pipeline.config import EmbeddedFaces, Faces, FacexlibFaces, LimitConfig, TrackConfig
 from pipeline.faces.backend import build_detector
 from pipeline.media.decode import VideoFrames
 from pipeline.media.probe import probe
 
 CHUNK = 32
-CACHE = Path.home() / ".cache" / "marlin"
-
-
-class _Online(NamedTuple):
-    """A registered model: where its weights are, their sha256, and its shape when it is no released one."""
-
-    url: str
-    sha256: str
-    config: ModelConfig | None
-
-
-_REGISTRY: dict[str, _Online] = {}
 
 
 class Marlin(nn.Module):
-    """The pretrained network as a feature extractor, and as an autoencoder where the file has a decoder."""
+    """The pretrained network as a feature extractor and, where the file has a decoder, as an autoencoder.
+
+    Like any fresh module, and like theirs, it comes in training mode, which changes no number (there is no dropout):
+    in training mode features carry gradients, after ``eval()`` they do not.
+    """
 
     def __init__(self, weights: LoadedWeights) -> None:
         super().__init__()
         self.config = weights.config
-        state = {name: value for name, value in weights.state.items() if not name.startswith(("discriminator", "head"))}
-        self.autoencoder: MaskedAutoencoder | None = None
+        self.decoder: Decoder | None = None
+        self.enc_dec_proj: nn.Linear | None = None
         if weights.has_decoder:
-            self.autoencoder = build_mae(weights.config)
-            self.autoencoder.load_state_dict(state)
-            self.encoder = self.autoencoder.encoder
+            network = build_mae(weights.config)
+            self.encoder, self.enc_dec_proj, self.decoder = network.encoder, network.enc_dec_proj, network.decoder
         else:
             self.encoder = build_encoder(weights.config)
-            self.encoder.load_state_dict({name.removeprefix("encoder."): value for name, value in state.items()})
-        self.eval()
+        self.load_state_dict(weights.network)
 
     @classmethod
     def from_file(cls, model_name: str, path: str | Path) -> Marlin:
-        """Load ``path`` (``.pt``, ``.ckpt``, ``.pth``, our own); the name may end in ``_ytf``.
+        """Load weights from a file.
+
+        Args:
+            model_name: a named size, with or without ``_ytf``, or a name given to ``register_model_from_yaml``.
+            path: ``.pt``, ``.ckpt``, VideoMAE's ``.pth``, our ``weights.safetensors``, or the folder of one of our
+                runs or checkpoints.
 
         Raises:
             ConfigError: unknown name.
             WeightsError: the file cannot be read, holds code, or holds another size.
         """
-        registered = _REGISTRY.get(model_name)
-        if registered is not None and registered.config is not None:
-            return cls(load_weights(path))
-        return cls(load_weights(path, known_name(model_name)))
+        shape = registered_shape(model_name)
+        if shape is None:
+            return cls(load_weights(path, known_name(model_name)))
+        weights = load_weights(path, config=shape)
+        own, wanted = (
+            config.model_dump(exclude={"name", "activation_checkpointing"}) for config in (weights.config, shape)
+        )
+        if own != wanted:
+            raise WeightsError(f"{path} holds another network than the one registered as '{model_name}'")
+        return cls(weights)
 
     @classmethod
-    def from_online(cls, model_name: str) -> Marlin:
-        """Load a registered model, fetched once and checked by sha256.
+    def from_online(cls, model_name: str, full_model: bool = False) -> Marlin:
+        """Load a released or registered model, fetched once and kept.
+
+        Args:
+            model_name: ``marlin_vit_small_ytf``, ``…base_ytf``, ``…large_ytf``, or a name registered with an address.
+            full_model: with the decoder.
 
         Raises:
-            ConfigError: no model of this name is registered.
-            WeightsError: the file cannot be had, or has another digest.
+            ConfigError: no weights of this name are known.
+            WeightsError: the file cannot be had, or is not what it should be.
         """
-        if model_name not in _REGISTRY:
-            raise ConfigError(
-                f"no online model '{model_name}'; register one with its url and sha256 "
-                f"(register_model_from_yaml), or download the file and call from_file. Registered: {sorted(_REGISTRY)}"
-            )
-        entry = _REGISTRY[model_name]
-        return cls.from_file(model_name, fetch_file(entry.url.rsplit("/", 1)[-1], entry.sha256, [entry.url], CACHE))
+        return cls.from_file(model_name, fetch_model(model_name, full_model))
+
+    register_model_from_yaml = staticmethod(register_model_from_yaml)
 
     @staticmethod
-    def register_model_from_yaml(name: str, path: str | Path) -> None:
-        """Register a model: a YAML file with ``url``, ``sha256`` and, for a size of your own, ``config``.
+    def clean_cache() -> None:
+        """Remove the files that ``from_online`` keeps."""
+        shutil.rmtree(online_folder(), ignore_errors=True)
 
-        Raises:
-            ConfigError: the file cannot be read or lacks a field.
-        """
-        try:
-            tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-            url, sha256 = str(tree["url"]), str(tree["sha256"])
-        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-            raise ConfigError(f"model file {path} needs the fields url and sha256 ({error})") from error
-        config = tree.get("config")
-        shape = None if config is None else validate_config(ModelConfig, config, where=str(path))
-        _REGISTRY[name] = _Online(url, sha256, shape)
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.encoder.norm.weight.device
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    @property
+    def clip_frames(self) -> int:
+        """Frames of a clip."""
+        return self.config.frames
+
+    @property
+    def as_feature_extractor(self) -> bool:
+        """Whether there is an encoder alone."""
+        return self.decoder is None
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Predict hidden patches.
 
         Args:
             x: float in [0, 1] or uint8, (B, 3, T, H, W).
-            mask: bool (B, L), **True = visible**, as in marlin-pytorch. None returns token features instead.
+            mask: bool (B, L), **True = visible**, as in marlin-pytorch; as many visible in every clip.
 
         Returns:
-            (B, M, P) predictions of the hidden patches in token order, or (B, L, D) without a mask.
+            (B, M, P): pixels of the hidden patches, in token order, each patch ordered (channel, time, row, column).
 
         Raises:
-            WeightsError: a mask is given and the file had no decoder.
+            WeightsError: the file had no decoder.
+            ValueError: the clips have different numbers of visible tokens, which would mix them up.
         """
-        if mask is None:
-            return self.extract_features(x)
-        if self.autoencoder is None:
-            raise WeightsError("these weights hold an encoder alone and cannot reconstruct; load the full model")
-        return self.autoencoder(x, ~mask.bool()).pred_BMP
+        if self.decoder is None or self.enc_dec_proj is None:
+            raise WeightsError(
+                "these weights hold an encoder alone and cannot reconstruct; load the full model, or call "
+                "extract_features or extract_video"
+            )
+        is_masked_BL = ~mask.bool()
+        if len(is_masked_BL.sum(dim=1).unique()) != 1:
+            raise ValueError("mask must show as many tokens of every clip")
+        patches_BLP = patchify(to_unit_range(x), self.config.tubelet, self.config.patch_size)
+        visible_BVD = self.encoder.encode_patches(patches_BLP, is_masked_BL)
+        pred_BMP: Tensor = self.decoder(self.enc_dec_proj(visible_BVD), is_masked_BL)
+        return pred_BMP
 
     def extract_features(self, x: Tensor, keep_seq: bool = True) -> Tensor:
-        """Return token features (B, L, D), or with ``keep_seq=False`` one feature a clip (B, D)."""
-        return self.encoder(x) if keep_seq else self.encoder.pooled(x)
+        """Return token features (B, L, D), or with ``keep_seq=False`` one feature a clip (B, D).
+
+        They carry gradients in training mode only, as in marlin-pytorch. ``x`` is as in ``forward``.
+        """
+        with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
+            return self.encoder(x) if keep_seq else self.encoder.pooled(x)
 
     @torch.no_grad()
     def extract_video(
@@ -136,44 +153,72 @@ class Marlin(nn.Module):
         stride: int = 16,
         reduction: Literal["none", "mean", "max"] = "none",
         keep_seq: bool = False,
-        detector_device: str | None = None,
+        detector_device: str | torch.device | None = None,
         keep_tail: bool = False,
+        faces: Faces | None = None,
     ) -> Tensor:
-        """Return features of a video's sliding windows, in order of track and time.
+        """Return features of a video's sliding windows (METHOD, section 8), and leave the network in eval mode.
+
+        The first seven arguments are those of marlin-pytorch, which sees the same windows with two exceptions: it
+        believes the container's frame count where we count what decodes, and it cannot read videos of 17 frames to one
+        window that hold fewer frames than they promise. What else differs:
+
+        - Frames that are not of the network's size it refuses without ``crop_face``; here they are padded to a square
+          with black and resized.
+        - With ``crop_face`` it crops the best detection of every single frame, as large as its box. Here every face is
+          followed through the video and cut out along a smoothed path with the margin that our datasets have; the rows
+          go face by face. Where it matters which row is whose, use ``model.extract``, which says so.
 
         Args:
             video_path: the video.
-            crop_face: cut out the faces (every track, one smoothed square each); else the whole frame is padded to a
-                square. The reference crops frame by frame, which jitters.
-            sample_rate: 2, the rate of training; others are refused.
-            stride: 16; others are refused.
-            reduction: ``none`` (N, …), or ``mean`` / ``max`` over windows (1, …).
+            crop_face: cut out the faces; else take whole frames.
+            sample_rate: frames between the frames of a window.
+            stride: distance between window starts, in sampled frames: one start every ``stride · sample_rate`` frames.
+            reduction: ``none`` (N, …), or ``mean`` / ``max`` over the N windows, without that dimension.
             keep_seq: token features (…, L, D) instead of pooled ones (…, D).
-            detector_device: kept for compatibility; the embedded detector runs on the CPU.
-            keep_tail: also take the window that ends with the last frame.
+            detector_device: where ``faces`` runs; None leaves the choice to its settings.
+            keep_tail: also take a window whose span ends with the video.
+            faces: face detector; None takes the embedded one, which runs on the CPU alone.
 
         Raises:
             RejectError: the video cannot be decoded, or has no face where one is wanted.
-            ConfigError: an argument that is not supported.
+            ConfigError: an argument is senseless, or the detector cannot run on ``detector_device``.
         """
-        if (sample_rate, stride) != (2, 16):
-            raise ConfigError(f"sample_rate {sample_rate} and stride {stride} are not supported; take 2 and 16")
         if reduction not in ("none", "mean", "max"):
             raise ConfigError(f"reduction '{reduction}' is unknown; take none, mean or max")
-        frames = VideoFrames(str(video_path))
+        if min(sample_rate, stride) < 1:
+            raise ConfigError(f"sample_rate {sample_rate} and stride {stride} must be at least 1")
+        backend = _on_device(faces or EmbeddedFaces(), detector_device)
+        self.eval()
+        frames, info = VideoFrames(str(video_path)), probe(str(video_path), LimitConfig().max_pixels)
         plan = plan_video(
-            frames, probe(str(video_path)), "face" if crop_face else "none", detector=build_detector(EmbeddedFaces()),
+            frames, info, "face" if crop_face else "none", detector=build_detector(backend) if crop_face else None,
             track_cfg=TrackConfig(), window_frames=self.config.frames, keep_tail=keep_tail, chunk=CHUNK,
+            sample_rate=sample_rate, stride=stride,
         )  # fmt: skip
-        rows: list[Tensor | None] = [None] * len(plan.windows)
-        for window in window_stream(plan, frames, self.config.image_size, CHUNK):
-            rows[window.row] = self._features(window.frames_THWC, keep_seq)
-        features = torch.stack([row for row in rows if row is not None])
+        rows = {
+            window.row: self.extract_features(_as_clip(window.frames_THWC).to(self.device), keep_seq)[0]
+            for window in window_stream(plan, frames, self.config.image_size, CHUNK)
+        }
+        features = torch.stack([rows[row] for row in range(len(plan.windows))])
         if reduction == "none":
             return features
-        return features.mean(0, keepdim=True) if reduction == "mean" else features.amax(0, keepdim=True)
+        return features.mean(dim=0) if reduction == "mean" else features.amax(dim=0)
 
-    def _features(self, frames_THWC: np.ndarray, keep_seq: bool) -> Tensor:
-        device = next(self.encoder.parameters()).device
-        clip_BCTHW = torch.from_numpy(frames_THWC).permute(3, 0, 1, 2)[None].to(device)
-        return self.extract_features(to_unit_range(clip_BCTHW), keep_seq)[0].cpu()
+
+def _as_clip(frames_THWC: np.ndarray) -> Tensor:
+    """(T, H, W, 3) → (1, 3, T, H, W), still uint8."""
+    return torch.from_numpy(frames_THWC).permute(3, 0, 1, 2)[None]
+
+
+def _on_device(
+    faces: EmbeddedFaces | FacexlibFaces, device: str | torch.device | None
+) -> EmbeddedFaces | FacexlibFaces:
+    if device is None:
+        return faces
+    chosen = choose_device(str(device))
+    if isinstance(faces, FacexlibFaces):
+        return faces.model_copy(update={"device": str(chosen)})
+    if chosen.type != "cpu":
+        raise ConfigError(f"the embedded face detector runs on the CPU, not on {device}; give faces=FacexlibFaces()")
+    return faces

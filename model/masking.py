@@ -6,21 +6,21 @@ tokens, L = t·h·w. ``is_masked_BL`` is True where a token is hidden; all strat
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from model.nets.config import TokenGrid
+from model.train_config import MaskStrategy
+from pipeline.faces.regions import GROUPS
 
-MaskStrategy = Literal["fasking", "fasking_opposite", "random", "tube", "frame"]
 STRATEGIES: tuple[MaskStrategy, ...] = get_args(MaskStrategy)
 
-COMPONENTS: tuple[tuple[int, ...], ...] = ((2, 4), (3, 5), (6,), (7, 8, 9), (10,))
+COMPONENTS = tuple(GROUPS[name] for name in ("left eye", "right eye", "nose", "mouth", "hair"))
 """LaPa labels of the five components: each eye with its brow, nose, mouth, hair."""
-SKIN, BACKGROUND = 1, 0
-LABELS = 11
+SKIN, BACKGROUND = GROUPS["skin"], GROUPS["background"]
 
 
 def visible_tokens(grid: TokenGrid, ratio: float) -> int:
@@ -92,9 +92,9 @@ def _visible_queue(strategy: MaskStrategy, rng: np.random.Generator) -> list[int
     Masking priority: the permuted components, then skin, background last; the visible set is built from its other end.
     """
     components = [COMPONENTS[i] for i in rng.permutation(len(COMPONENTS))]
-    masking = [*components, (SKIN,), (BACKGROUND,)]
+    masking = [*components, SKIN, BACKGROUND]
     if strategy == "fasking_opposite":
-        masking = [(BACKGROUND,), (SKIN,), *components]
+        masking = [BACKGROUND, SKIN, *components]
     return [label for group in reversed(masking) for label in group]
 
 
@@ -106,8 +106,8 @@ def _facial_visible(bits_TS: np.ndarray, queue: list[int], ratio: float) -> np.n
     steps = np.stack([(bits_TS >> label) & 1 for label in queue]).astype(bool)  # (labels, T, S)
     seen = np.logical_or.accumulate(steps, axis=0)
     enough = seen.mean(axis=2) >= (1 - ratio) - 1e-9  # (labels, T)
-    first_T = np.where(enough.any(axis=0), enough.argmax(axis=0), len(queue) - 1)
-    visible_TS = seen[first_T, np.arange(len(bits_TS))]
+    # a patch has at least one label, so all labels together are always enough
+    visible_TS = seen[enough.argmax(axis=0), np.arange(len(bits_TS))]
     no_face_T = ~(bits_TS & ~1).any(axis=1)
     visible_TS[no_face_T] = True
     return visible_TS

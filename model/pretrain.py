@@ -16,6 +16,7 @@ from infra.fetch import file_digest
 from infra.launcher import ExitStatus, launch
 from infra.metrics import read_metrics
 from infra.run import CONFIG_FILE, RunContext
+from model.device import choose_device
 from model.reconstruct import (
     MEAN_FACE_CLIPS,
     ReconstructionScore,
@@ -27,10 +28,12 @@ from model.reconstruct import (
 )
 from model.train.checkpoint import list_checkpoints, read_state
 from model.train.engines import resolve_precision
+from model.train.networks import first_weights
 from model.train.run_folder import FAILURE, WEIGHTS, busy, hold_run, release_run
 from model.train.sources import open_source, open_validation
 from model.train.validate import SHOWN_CLIPS
 from model.train_config import PretrainConfig
+from model.weights import LoadedWeights
 from pipeline.dataset.reader import DatasetReader, open_dataset
 
 logger = logging.getLogger(__name__)
@@ -78,8 +81,9 @@ def pretrain(cfg: PretrainConfig, run_dir: Path | None = None) -> PretrainReport
     cfg = decide(cfg, _settings_of(run_dir))
     reader = open_dataset(cfg.data.dataset, cfg.data.version)
     open_source(cfg, reader, cfg.data.split)
+    init = first_weights(cfg)
     with RunContext.create("pretrain", cfg, folder=run_dir) as run:
-        licences = _record_inputs(run, cfg, reader)
+        licences = _record_inputs(run, cfg, reader, init)
         if not (run.path(WEIGHTS).exists() and _finished_steps(run.dir) >= cfg.steps):
             _train(cfg, run.dir)
         else:
@@ -159,6 +163,7 @@ def _train(cfg: PretrainConfig, run_dir: Path) -> None:
 def _score_and_draw(cfg: PretrainConfig, reader: DatasetReader, run_dir: Path) -> tuple[ReconstructionScore, str]:
     """Measure the finished weights, and draw a few clips with them."""
     network, _ = load_autoencoder(run_dir / WEIGHTS)
+    network.to(choose_device("auto"))
     training, validation = open_source(cfg, reader, cfg.data.split), open_validation(cfg, reader)
     source = validation or training
     face_CHW = mean_face(training.load(i) for i in range(min(MEAN_FACE_CLIPS, training.clips)))
@@ -169,14 +174,14 @@ def _score_and_draw(cfg: PretrainConfig, reader: DatasetReader, run_dir: Path) -
     return score, source.split
 
 
-def _record_inputs(run: RunContext, cfg: PretrainConfig, reader: DatasetReader) -> tuple[str, ...]:
+def _record_inputs(
+    run: RunContext, cfg: PretrainConfig, reader: DatasetReader, init: LoadedWeights | None
+) -> tuple[str, ...]:
     version = reader.version
     licences = (f"videos: {version.source_licence}", *(f"{part.part}: {part.licence}" for part in version.licences))
     run.add_input("dataset", reader.storage.uri, f"version {version.version}", licence="; ".join(licences))
-    if cfg.init_from is not None:
-        path = Path(cfg.init_from)
-        path = path / WEIGHTS if path.is_dir() else path
-        run.add_input("init_from", str(path), file_digest(path))
+    if init is not None:
+        run.add_input("init_from", str(cfg.init_from), init.digest)
     return licences
 
 

@@ -23,7 +23,6 @@ from model.nets.factory import build_mae
 from model.nets.mae import MaskedAutoencoder
 from model.nets.patch_embed import patchify, to_unit_range, unpatchify
 from model.reconstruct_config import ReconstructConfig
-from model.train.networks import split_state
 from model.weights import load_weights
 from pipeline.config import Faces, IngestConfig
 from pipeline.extract_clips import ClipExtractor
@@ -87,7 +86,7 @@ def load_autoencoder(weights: str | Path) -> tuple[MaskedAutoencoder, ModelConfi
             f"{weights} holds an encoder without decoder and cannot reconstruct; take a pretraining result"
         )
     network = build_mae(loaded.config)
-    network.load_state_dict(split_state(loaded.state)[0], strict=False)
+    network.load_state_dict(loaded.network)
     return network.eval(), loaded.config
 
 

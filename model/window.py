@@ -17,7 +17,7 @@ def plan_windows(
         frames: frames of a window, T.
         sample_rate: frames between the frames of a window.
         stride: distance between window starts, in sampled frames; one start every ``stride · sample_rate`` frames.
-        keep_tail: also return a window that ends with the video's last frame, where the others leave frames out.
+        keep_tail: also return a window whose span ends with the video, where the others leave frames out.
 
     Raises:
         ValueError: a number is not positive.

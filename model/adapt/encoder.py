@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from infra.errors import WeightsError
 from model.adapt.detector import Detector
 from model.nets.config import ModelConfig
 from model.nets.encoder import Encoder
 from model.nets.factory import build_encoder
-from model.weights import LoadedWeights, save_weights
+from model.weights import ENCODER, LoadedWeights, save_weights
 
-_ENCODER_PREFIX, _HEAD_PREFIX = "encoder.", "head."
+_HEAD = "head."
 
 
 class PooledEncoder(nn.Module):
@@ -40,11 +39,8 @@ def pretrained_encoder(weights: LoadedWeights) -> PooledEncoder:
     Raises:
         WeightsError: the file holds no encoder (a head alone, say).
     """
-    if not any(name.startswith(_ENCODER_PREFIX) for name in weights.state):
-        raise WeightsError("the weights hold no encoder; name weights.safetensors or adapted.safetensors")
     encoder = build_encoder(weights.config)
-    state = {n.removeprefix(_ENCODER_PREFIX): v for n, v in weights.state.items() if n.startswith(_ENCODER_PREFIX)}
-    encoder.load_state_dict(state)
+    encoder.load_state_dict(weights.encoder)
     return PooledEncoder(encoder)
 
 
@@ -57,7 +53,7 @@ def random_encoder(config: ModelConfig, seed: int) -> PooledEncoder:
 
 def save_head(path: Path, head: nn.Linear, weights: LoadedWeights, facts: dict[str, Any]) -> None:
     """Save a linear probe alone: ``head.weight`` (1, D) and ``head.bias`` (1,), for raw pooled features."""
-    state = {f"{_HEAD_PREFIX}{name}": value.detach().cpu() for name, value in head.state_dict().items()}
+    state = {f"{_HEAD}{name}": value for name, value in head.state_dict().items()}
     save_weights(path, state, weights.config, {**weights.provenance, **facts})
 
 
@@ -66,11 +62,6 @@ def save_detector(path: Path, detector: Detector, weights: LoadedWeights, facts:
     encoder = detector.encoder
     if not isinstance(encoder, PooledEncoder):
         raise TypeError(f"a detector over {type(encoder).__name__} has no encoder weights to save")
-    state = {f"{_ENCODER_PREFIX}{name}": value for name, value in encoder.encoder.state_dict().items()}
-    state |= {f"{_HEAD_PREFIX}{name}": value for name, value in detector.head.state_dict().items()}
-    save_weights(
-        path,
-        {name: value.detach().cpu() for name, value in state.items()},
-        weights.config,
-        {**weights.provenance, **facts},
-    )
+    state = {f"{ENCODER}{name}": value for name, value in encoder.encoder.state_dict().items()}
+    state |= {f"{_HEAD}{name}": value for name, value in detector.head.state_dict().items()}
+    save_weights(path, state, weights.config, {**weights.provenance, **facts})

@@ -13,6 +13,7 @@ from infra.run import RunContext
 from model.adapt.deepfake import detect_deepfakes
 from model.adapt.report import ADAPTED_FILE, HEAD_FILE, PAIRS_FILE, RESULT_FILE, SCORES_FILE, AdaptReport
 from model.adapt_config import AdaptConfig
+from model.device import choose_device
 
 _log = logging.getLogger(__name__)
 
@@ -54,25 +55,6 @@ def adapt(cfg: AdaptConfig, run_dir: str | Path | None = None) -> AdaptReport:
     for note in report.notes:
         _log.info("%s", note)
     return report
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the torch device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device '{name}' is not a device name; use auto, cpu or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device '{name}' is not here: torch finds {torch.cuda.device_count()} GPUs; use auto or cpu")
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device '{name}' is not supported; use auto, cpu or cuda:N")
-    return device
 
 
 def _unknown(task: str) -> str:

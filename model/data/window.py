@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from infra.errors import ConfigError, DatasetError
+from pipeline.dataset.format import REGION_CELLS, REGION_STRIDE
+from pipeline.faces.regions import CELL, Region, coarsen
 
-REGION_STRIDE = 4
-"""Frames between stored region maps: entry r of a clip's maps is frame 4r (docs/architecture.md)."""
-STORED_SIDE, STORED_CELLS = 224, 28
-"""Pixels and region cells along one side of a stored crop: a cell is 8×8 pixels."""
-SIDE_SWAPS = ((2, 3), (4, 5))
-"""LaPa labels that trade places in a mirror: left and right brow, left and right eye."""
+STORED_SIDE = REGION_CELLS * CELL
+"""Pixels along one side of a stored crop."""
+SIDE_SWAPS = ((Region.LEFT_BROW, Region.RIGHT_BROW), (Region.LEFT_EYE, Region.RIGHT_EYE))
+"""Labels that trade places in a mirror."""
 
 
 class WindowPlan(NamedTuple):
@@ -45,10 +45,10 @@ class WindowPlan(NamedTuple):
                 f"tubelets of {self.tubelet} frames at stride {self.stride} do not start on stored region maps; "
                 f"tubelet × stride must be a multiple of {REGION_STRIDE}"
             )
-        if STORED_SIDE % self.image_size or STORED_CELLS % self.grid_side:
+        if STORED_SIDE % self.image_size or REGION_CELLS % self.grid_side:
             raise ConfigError(
                 f"image_size {self.image_size} with {self.grid_side}×{self.grid_side} patches does not fit stored "
-                f"crops of {STORED_SIDE} pixels and {STORED_CELLS}×{STORED_CELLS} region cells; take image_size 224 or "
+                f"crops of {STORED_SIDE} pixels and {REGION_CELLS}×{REGION_CELLS} region cells; take image_size 224 or "
                 "112 with patch_size 8 or 16 (224 also with 32)"
             )
 
@@ -83,10 +83,7 @@ class WindowPlan(NamedTuple):
         maps = regions_RHW[window : window + step * tubelets : step]
         if len(maps) != tubelets:
             raise DatasetError(f"{len(regions_RHW)} region maps do not reach to the end of window {window}")
-        cells = STORED_CELLS // self.grid_side
-        # (t, 28, 28) -> (t, g, cells, g, cells) -> or over the cells of a patch
-        blocks = maps.reshape(tubelets, self.grid_side, cells, self.grid_side, cells)
-        return np.bitwise_or.reduce(np.bitwise_or.reduce(blocks, axis=4), axis=2)
+        return coarsen(maps, REGION_CELLS // self.grid_side)
 
 
 def mirror_regions(bits_THW: np.ndarray) -> np.ndarray:

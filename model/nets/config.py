@@ -9,6 +9,9 @@ from pydantic import Field, ValidationError, model_validator
 from infra.config import BaseConfig
 from infra.errors import ConfigError
 
+MAX_TOKENS = 1 << 16
+"""No network here attends over more."""
+
 
 class TokenGrid(NamedTuple):
     """Tokens along time, height and width: t·h·w = L tokens, time slowest."""
@@ -28,27 +31,27 @@ class ModelConfig(BaseConfig):
 
     name: str = "marlin_vit_base"
     """The size's name; it also names exported files."""
-    frames: int = Field(default=16, ge=1)
+    frames: int = Field(default=16, ge=1, le=1024)
     """Frames of a clip."""
     tubelet: int = Field(default=2, ge=1)
     """Frames of a token."""
-    image_size: int = Field(default=224, ge=8)
+    image_size: int = Field(default=224, ge=8, le=4096)
     """Side of a frame in pixels."""
     patch_size: int = Field(default=16, ge=8, multiple_of=8)
     """Side of a token in pixels; region maps have cells of 8 pixels."""
-    encoder_dim: int = Field(default=768, ge=1)
+    encoder_dim: int = Field(default=768, ge=1, le=8192)
     """Width of the encoder, D."""
-    encoder_depth: int = Field(default=12, ge=1)
+    encoder_depth: int = Field(default=12, ge=1, le=256)
     """Blocks of the encoder."""
     encoder_heads: int = Field(default=12, ge=1)
     """Attention heads of the encoder."""
-    decoder_dim: int = Field(default=384, ge=1)
+    decoder_dim: int = Field(default=384, ge=1, le=8192)
     """Width of the decoder."""
-    decoder_depth: int = Field(default=4, ge=1)
+    decoder_depth: int = Field(default=4, ge=1, le=256)
     """Blocks of the decoder."""
     decoder_heads: int = Field(default=6, ge=1)
     """Attention heads of the decoder."""
-    mlp_ratio: int = Field(default=4, ge=1)
+    mlp_ratio: int = Field(default=4, ge=1, le=64)
     """Hidden width of a block's MLP over its width."""
     activation_checkpointing: bool = False
     """Recompute blocks in the backward pass: less memory, about a third more arithmetic."""
@@ -67,6 +70,8 @@ class ModelConfig(BaseConfig):
         ):
             if dim % heads:
                 raise ValueError(f"{part}_dim {dim} is not a multiple of {part}_heads {heads}; change one of them")
+        if self.tokens > MAX_TOKENS:  # the header of a weight file is a config, too, and must not ask for terabytes
+            raise ValueError(f"{self.tokens} tokens are more than {MAX_TOKENS}; take smaller clips or larger patches")
         return self
 
     @property

@@ -7,6 +7,9 @@ patch, D width. Patch numbers are ordered (channel, time, row, column), as MARLI
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -58,36 +61,35 @@ class PatchEmbedding(nn.Module):
         return nn.functional.linear(patches_BNP, self.projection.weight.flatten(1), self.projection.bias)
 
 
+def sin_cos_table(tokens: int, dim: int) -> Tensor:
+    """Return fixed 1-D sin-cos positions over the token index, fp32 (1, L, D).
+
+    Dimension i has angle ``position / 10000^(2·(i // 2) / D)``, sine on even and cosine on odd dimensions; computed in
+    fp64 and rounded once.
+    """
+    position_L1 = torch.arange(tokens, dtype=torch.float64)[:, None]
+    i_D = torch.arange(dim)
+    angle_LD = position_L1 / 10000 ** (2 * (i_D // 2).double() / dim)
+    return torch.where(i_D % 2 == 0, angle_LD.sin(), angle_LD.cos()).float()[None]
+
+
 class SinCosPositions(nn.Module):
-    """Fixed 1-D sin-cos positions over the token index, (1, L, D).
+    """A fixed position table, ``emb`` (1, L, D): ``sin_cos_table``, until a state dict brings another.
 
-    Dimension i has angle ``position / 10000^(2·(i // 2) / D)``, sine on even and cosine on odd dimensions.
-
-    The table is computed, so our state dicts leave it out. A state dict that holds one, as marlin-pytorch's do, loads
-    strictly and its table is taken: theirs is computed in fp32 throughout and differs from the exact one by up to 1e-4
-    in late positions, which moves features by 6e-5.
+    The table is part of the state dict, under the name that marlin-pytorch gives it, because a network is right with
+    the table it was trained with only: marlin-pytorch computes its own in fp32 throughout, up to 1e-4 off in late
+    positions, which moves features by 6e-5.
     """
 
     def __init__(self, tokens: int, dim: int) -> None:
         super().__init__()
-        position_L1 = torch.arange(tokens, dtype=torch.float64)[:, None]
-        i_D = torch.arange(dim)
-        angle_LD = position_L1 / 10000 ** (2 * (i_D // 2).double() / dim)
-        table_LD = torch.where(i_D % 2 == 0, angle_LD.sin(), angle_LD.cos())
-        self.register_buffer("emb", table_LD.float()[None], persistent=False)
+        self.register_buffer("emb", sin_cos_table(tokens, dim))
         self.emb: Tensor
-        self.register_load_state_dict_pre_hook(_take_table)
 
-
-@torch.no_grad()
-def _take_table(
-    module: SinCosPositions, state: dict[str, Tensor], prefix: str, _metadata: object, _strict: object,
-    _missing: object, _unexpected: object, errors: list[str],
-) -> None:  # fmt: skip
-    table_1LD = state.pop(f"{prefix}emb", None)
-    if table_1LD is None:
-        return
-    if table_1LD.shape == module.emb.shape:
-        module.emb.copy_(table_1LD)
-    else:
-        errors.append(f"{prefix}emb is {tuple(table_1LD.shape)}; the network has {tuple(module.emb.shape)}")
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Follow the network to another device but not into another dtype: bf16 would round what is saved."""
+        table_1LD = self.emb
+        super()._apply(fn, recurse)
+        if self.emb.dtype != table_1LD.dtype:
+            self.emb = table_1LD.to(self.emb.device)
+        return self

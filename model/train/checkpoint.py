@@ -2,11 +2,12 @@
 
 ::
 
-    checkpoints/step-000300/G/…  D/…      DeepSpeed's own files
-                            rng-00000.pt  random state, one file a rank
-                            state.json    step, data position, config, counters
-                            COMPLETE      size and sha256 of every file above
-    checkpoints/latest                    name of the newest, for people; loading does not trust it
+    checkpoints/step-000300/G/…  D/…             DeepSpeed's own files
+                            rng-00000.pt         random state, one file a rank
+                            weights.safetensors  both networks in fp32, for everything but going on
+                            state.json           step, data position, config, counters
+                            COMPLETE             size and sha256 of every file above
+    checkpoints/latest                           name of the newest, for people; loading does not trust it
 
 All ranks write into ``step-000300.tmp``; rank 0 then hashes it, writes COMPLETE and renames. DeepSpeed alone would
 silently restart without its ``latest``, load flipped bytes or another step's files, and report success on rank 0 while
@@ -21,6 +22,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,10 +35,11 @@ from infra.fetch import file_digest
 from model.data.batch import LoaderState
 from model.train.determinism import random_state, restore_random_state
 from model.train.engines import Engines
+from model.weights import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
 
-FOLDER, COMPLETE, STATE, LATEST = "checkpoints", "COMPLETE", "state.json", "latest"
+FOLDER, COMPLETE, STATE, LATEST = CHECKPOINTS, "COMPLETE", "state.json", "latest"
 SCHEMA = 1
 
 
@@ -55,8 +58,17 @@ class TrainState:
     schema: int = SCHEMA
 
 
-def save_checkpoint(run_dir: Path, engines: Engines, state: TrainState, *, keep_last: int) -> Path:
+def save_checkpoint(
+    run_dir: Path,
+    engines: Engines,
+    state: TrainState,
+    *,
+    keep_last: int,
+    add: Callable[[Path], None] = lambda folder: None,
+) -> Path:
     """Write a checkpoint and then remove the oldest beyond ``keep_last``. Collective: every rank calls it.
+
+    ``add`` is called by every rank to put further files into the folder, before it is sealed.
 
     Raises:
         CheckpointError: rank 0 could not complete it; every rank raises, and older checkpoints stay.
@@ -74,6 +86,7 @@ def save_checkpoint(run_dir: Path, engines: Engines, state: TrainState, *, keep_
     for tag, engine in _tagged(engines):
         engine.save_checkpoint(str(temporary), tag=tag, client_state={}, save_latest=False)
     torch.save(random_state(), temporary / _rng_name(dist.get_rank()))
+    add(temporary)
     dist.barrier()
     if dist.get_rank() == 0:
         try:

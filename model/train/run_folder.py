@@ -6,7 +6,9 @@ import fcntl
 from pathlib import Path
 from typing import IO
 
-WEIGHTS, FAILURE, LOCK, PICTURES = "weights.safetensors", "failure", "lock", "pictures"
+from model.weights import WEIGHTS_FILE
+
+WEIGHTS, FAILURE, LOCK, PICTURES = WEIGHTS_FILE, "failure", "lock", "pictures"
 
 _held: list[IO[str]] = []  # an unreferenced file would be closed, and its lock with it
 

@@ -19,6 +19,7 @@ from infra.progress import Progress
 from model.data.loader import ClipLoader
 from model.train.checkpoint import TrainState, save_checkpoint
 from model.train.engines import Engines
+from model.train.run_folder import WEIGHTS
 from model.train.schedule import learning_rate
 from model.train.step import StepResult, pretrain_step
 from model.train_config import PretrainConfig
@@ -56,6 +57,7 @@ class Trainer:
         sink: where numbers go; a null sink off rank 0.
         stop: looked at between steps.
         validate: called by all ranks with the step at each validation; returns further metrics.
+        write_weights: called by all ranks with a path and the step; writes the weights there.
         step: finished steps.
         skipped: latest steps in a row that were not finite.
     """
@@ -69,6 +71,7 @@ class Trainer:
     sink: MetricSink
     stop: StopSignal
     validate: Callable[[int], dict[str, float]]
+    write_weights: Callable[[Path, int], None]
     step: int = 0
     skipped: int = 0
 
@@ -123,7 +126,10 @@ class Trainer:
     def save(self, world: int) -> None:
         """Write a checkpoint of the current step. Collective."""
         state = TrainState(self.step, self.loader.state_dict(), self.digest, world, self.skipped)
-        folder = save_checkpoint(self.run_dir, self.engines, state, keep_last=self.cfg.checkpoint.keep_last)
+        folder = save_checkpoint(
+            self.run_dir, self.engines, state, keep_last=self.cfg.checkpoint.keep_last,
+            add=lambda folder: self.write_weights(folder / WEIGHTS, self.step),
+        )  # fmt: skip
         logger.info("checkpoint %s", folder)
 
 

@@ -27,15 +27,15 @@ from infra.run import CONFIG_FILE
 from model.data.loader import ClipLoader
 from model.train.checkpoint import load_checkpoint
 from model.train.determinism import seed_everything
-from model.train.engines import Engines, build_engines, full_state, init_distributed, resolve_precision
-from model.train.networks import DISCRIMINATOR, build_networks, model_shape
+from model.train.engines import build_engines, init_distributed, resolve_precision
+from model.train.networks import build_networks
+from model.train.result import WeightWriter
 from model.train.run_folder import FAILURE, WEIGHTS, busy, hold_run
 from model.train.sources import open_source, open_validation
 from model.train.trainer import StopSignal, Trainer
 from model.train.validate import Validation
 from model.train_config import PretrainConfig
-from model.weights import save_weights
-from pipeline.dataset.reader import DatasetReader, open_dataset
+from pipeline.dataset.reader import open_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -88,43 +88,19 @@ def run_rank(cfg: PretrainConfig, run_dir: Path) -> ExitStatus:
     )  # fmt: skip
     sink = open_metrics(run_dir, enabled=rank == 0)
     validation = Validation(engines, open_validation(cfg, reader), source, cfg.data.val_clips, micro_batch, run_dir)
-    trainer = Trainer(cfg, run_dir, engines, loader, micro_batch, digest, sink, stop, validation)
+    write_weights = WeightWriter(cfg, engines, reader)
+    trainer = Trainer(cfg, run_dir, engines, loader, micro_batch, digest, sink, stop, validation, write_weights)
     try:
         trainer.resume(load_checkpoint(run_dir, engines, config_digest=digest))
         progress = Progress("pretrain", cfg.steps, unit="step", folder=run_dir, initial=trainer.step, enabled=rank == 0)
         with progress:
             status = trainer.train(progress)
         if status is ExitStatus.DONE:
-            save_result(cfg, engines, reader, run_dir)
+            write_weights(run_dir / WEIGHTS, trainer.step)
         return status
     finally:
         loader.close()
         sink.close()
-
-
-def save_result(cfg: PretrainConfig, engines: Engines, reader: DatasetReader, run_dir: Path) -> None:
-    """Leave ``weights.safetensors``: both networks in fp32, what they were trained on, its licences. Collective."""
-    state = full_state(engines.generator)
-    if engines.discriminator is not None:
-        judge = full_state(engines.discriminator)
-        state |= {f"{DISCRIMINATOR}{name}": value for name, value in judge.items()}
-    if dist.get_rank() == 0:
-        version = reader.version
-        provenance = {
-            "kind": "pretrain",
-            "dataset": reader.storage.uri,
-            "dataset_version": version.version,
-            "recipe_digest": version.recipe_digest,
-            "source_licence": version.source_licence,
-            "licences": [licence.model_dump() for licence in version.licences],
-            "config_digest": config_digest(cfg),
-            "init_from": cfg.init_from,
-            "steps": cfg.steps,
-            "clips_seen": cfg.steps * cfg.global_batch,
-            "mask": cfg.mask.model_dump(),
-        }
-        save_weights(run_dir / WEIGHTS, state, model_shape(cfg), provenance)
-    dist.barrier()
 
 
 def _ended(run_dir: Path, status: ExitStatus, sentence: str, *, code: int) -> int:

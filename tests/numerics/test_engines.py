@@ -68,7 +68,7 @@ def test_the_gradient_penalty_reaches_the_discriminator_alone(any_world):
 
 def test_the_generators_loss_leaves_no_gradient_in_the_discriminator(any_world):
     """Catches G's adversarial term reaching D: D's first update must not depend on its weight."""
-    for suffix in ("", ", accumulated"):
+    for suffix in ("", ", accumulated", ", bf16"):
         small, large = (any_world["leaks"][f"weight {weight}{suffix}"] for weight in (0, 9))
         assert largest_difference(small["D"], large["D"]) == 0.0
         assert largest_difference(small["G"], large["G"]) > 1e-4  # the term itself did arrive in G
@@ -79,6 +79,16 @@ def test_the_discriminators_loss_leaves_no_gradient_in_the_generator(any_world):
     with_d, alone = any_world["leaks"]["weight 0"], any_world["leaks"]["no discriminator"]
     assert largest_difference(with_d["G"], alone["G"]) == 0.0
     assert "D" not in alone
+
+
+def test_in_bf16_the_run_stays_close_and_weights_are_the_fp32_masters(any_world):
+    """Catches weights saved from the rounded copy, and rates that never reach the optimiser that bf16 gets."""
+    found, plain = any_world["parity"]["bf16"], any_world["parity"]["accumulation 1"]
+    start = {name: value.detach() for name, value in toy_nets()[0].state_dict().items()}
+    assert largest_difference(found["G"], plain["G"]) < 0.5 * largest_difference(plain["G"], start)
+    assert all(value.dtype == torch.float32 for network in ("G", "D") for value in found[network].values())
+    rounded = {name: value.bfloat16().float() for name, value in found["G"].items()}
+    assert largest_difference(found["G"], rounded) > 0
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

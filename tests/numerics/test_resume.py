@@ -5,12 +5,12 @@ import pytest
 from tests.support.plain_loop import largest_difference
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(any_world, accumulation):
-    """Catches a checkpoint without moments, counters or random state."""
+@pytest.mark.parametrize("kind", ["1", "2", "bf16"])
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(any_world, kind):
+    """Catches a checkpoint without moments, master weights, counters or random state."""
     results = any_world["resume"]
-    whole, resumed = results[f"uninterrupted {accumulation}"], results[f"resumed {accumulation}"]
-    before = results[f"before loading {accumulation}"]
+    whole, resumed = results[f"uninterrupted {kind}"], results[f"resumed {kind}"]
+    before = results[f"before loading {kind}"]
     assert largest_difference(before["G"], whole["G"]) > 1e-2  # loading had something to do
     assert before["noise"].tolist() != whole["noise"].tolist()
     assert resumed["steps"] == whole["steps"]

@@ -36,6 +36,11 @@ BATCH, STEPS, RATE = 4, 6, 1e-2
 POISON_STEP = 2
 HALF = AdversarialConfig(weight=0.5)
 PENALISED = AdversarialConfig(weight=0.5, gp_weight=2.0)  # draws from the global generator
+RESUMED: dict[str, dict[str, Any]] = {
+    "1": {},
+    "2": {"accumulation": 2},
+    "bf16": {"accumulation": 2, "precision": "bf16"},  # another optimiser inside DeepSpeed, the one that GPUs get
+}
 Poison = Callable[[int, ClipBatch], ClipBatch]
 
 
@@ -100,6 +105,7 @@ def parity(bench: Bench) -> dict[str, Any]:
         if BATCH // bench.world // accumulation:
             found[f"accumulation {accumulation}"] = bench.run(bench.engines(accumulation), range(STEPS))
     found["zero 2"] = bench.run(bench.engines(2, zero_stage=2), range(STEPS))
+    found["bf16"] = bench.run(bench.engines(precision="bf16"), range(STEPS))
     found["gradient penalty"] = bench.run(bench.engines(), range(STEPS), PENALISED)
     found["two d_steps"] = bench.run(bench.engines(), range(STEPS), AdversarialConfig(weight=0.5, d_steps=2))
     return found
@@ -113,6 +119,8 @@ def leaks(bench: Bench) -> dict[str, Any]:
         "no discriminator": bench.run(bench.engines(adversarial=False), one, AdversarialConfig(weight=0.0)),
         "weight 0, accumulated": bench.run(bench.engines(2), one, AdversarialConfig(weight=0.0)),
         "weight 9, accumulated": bench.run(bench.engines(2), one, AdversarialConfig(weight=9.0)),
+        "weight 0, bf16": bench.run(bench.engines(2, precision="bf16"), one, AdversarialConfig(weight=0.0)),
+        "weight 9, bf16": bench.run(bench.engines(2, precision="bf16"), one, AdversarialConfig(weight=9.0)),
     }
 
 
@@ -128,22 +136,22 @@ def bad_step(bench: Bench) -> dict[str, Any]:
 def resume(bench: Bench, out: Path) -> dict[str, Any]:
     """Steps 0..5 at once, and 0..2, save, fresh engines with other weights, load, 3..5."""
     found: dict[str, Any] = {}
-    for accumulation in (1, 2):
-        whole = bench.engines(accumulation)
+    for name, options in RESUMED.items():
+        whole = bench.engines(**options)
         noise = [torch.rand(1).item() for _ in range(2)]
         bench.run(whole, range(3), PENALISED)
-        folder = out / f"resume-{accumulation}"
+        folder = out / f"resume-{name}"
         save_checkpoint(folder, whole, bench.state(3), keep_last=2)
         next_noise = torch.rand(3)
-        found[f"uninterrupted {accumulation}"] = bench.run(whole, range(3, STEPS), PENALISED) | {
+        found[f"uninterrupted {name}"] = bench.run(whole, range(3, STEPS), PENALISED) | {
             "noise": next_noise,
             "spent": noise,
         }
-        other = bench.engines(accumulation, seed=7)
-        found[f"before loading {accumulation}"] = {"G": full_state(other.generator), "noise": torch.rand(3)}
+        other = bench.engines(**options, seed=7)
+        found[f"before loading {name}"] = {"G": full_state(other.generator), "noise": torch.rand(3)}
         state = load_checkpoint(folder, other, config_digest="digest")
         resumed_noise = torch.rand(3)
-        found[f"resumed {accumulation}"] = bench.run(other, range(3, STEPS), PENALISED) | {
+        found[f"resumed {name}"] = bench.run(other, range(3, STEPS), PENALISED) | {
             "noise": resumed_noise,
             "state": state,
         }

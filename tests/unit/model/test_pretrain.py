@@ -41,8 +41,17 @@ def test_a_run_leaves_weights_of_both_networks_with_their_provenance(report):
     assert any(name.startswith("discriminator.") for name in loaded.state)
     assert loaded.provenance["dataset_version"] == 1
     assert loaded.provenance["source_licence"] == "drawn for tests"
-    assert loaded.provenance["clips_seen"] == 48
+    assert (loaded.provenance["steps"], loaded.provenance["clips_seen"]) == (STEPS, 48)
     assert "parser: drawn by hand" in report.licences
+
+
+def test_every_checkpoint_holds_the_weights_of_its_step(report):
+    """Catches a run that can be looked at, or used, when it is over only."""
+    first, *_, last = [load_weights(folder) for folder in list_checkpoints(report.run_dir)]
+    final = load_weights(report.run_dir)
+    assert (first.provenance["steps"], last.provenance["steps"]) == (5, STEPS)
+    assert all(torch.equal(last.state[name], value) for name, value in final.state.items())
+    assert not torch.equal(first.state["decoder.head.weight"], final.state["decoder.head.weight"])
 
 
 def test_loss_falls_and_the_report_names_its_first_and_last_step(report):

@@ -1,0 +1,121 @@
+"""The masked autoencoder: its sizes, what it may see, and where its predictions belong."""
+
+import pytest
+import torch
+
+from model.nets.config import model_config
+from model.nets.factory import build_discriminator, build_encoder, build_mae
+from model.nets.patch_embed import patchify, unpatchify
+
+SMALL = model_config(
+    "marlin_vit_tiny", image_size=32, frames=4, encoder_dim=24, encoder_depth=2, decoder_dim=16, decoder_depth=1
+)
+"""2 × 2 × 2 tokens."""
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return build_mae(SMALL)
+
+
+def inputs() -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    hidden = torch.tensor([[1, 0, 1, 1, 0, 1, 1, 1], [0, 1, 1, 1, 1, 1, 1, 0]], dtype=torch.bool)
+    return torch.rand(2, 3, 4, 32, 32), hidden
+
+
+@pytest.mark.parametrize(("size", "millions"), [("small", 22.48), ("base", 87.43), ("large", 305.47)])
+def test_encoders_have_the_published_numbers_of_parameters(size, millions):
+    """Catches a missing bias, a k bias too many, and learnt positions; METHOD, section 4."""
+    with torch.device("meta"):
+        encoder = build_encoder(model_config(f"marlin_vit_{size}"))
+    # the publishers count their fixed position table, too
+    count = sum(p.numel() for p in encoder.parameters()) + encoder.pos_embedding.emb.numel()
+    assert count / 1e6 == pytest.approx(millions, abs=0.005)
+
+
+def test_predictions_do_not_depend_on_what_is_hidden(network):
+    """Catches an encoder that sees the answer: the loss would be splendid."""
+    clip, hidden = inputs()
+    first = network(clip, hidden)
+    is_hidden_pixel = patchify(torch.ones_like(clip), 2, 16) * hidden[..., None]
+    changed = torch.where(_as_clip(is_hidden_pixel) > 0, torch.rand_like(clip), clip)
+    second = network(changed, hidden)
+    assert torch.equal(first.pred_BMP, second.pred_BMP)
+    assert not torch.equal(first.target_BMP, second.target_BMP)
+
+
+def test_predictions_depend_on_every_visible_token_and_on_the_hidden_places(network):
+    """Catches visible tokens that are dropped, and mask tokens without positions (all predictions would be alike)."""
+    clip, hidden = inputs()
+    first = network(clip, hidden).pred_BMP
+    for token in (~hidden[0]).nonzero()[:, 0].tolist():
+        patches = patchify(clip, 2, 16).clone()
+        patches[0, token] += 0.5
+        second = network(_as_clip(patches), hidden).pred_BMP
+        assert not torch.allclose(first[0], second[0])
+        assert torch.equal(first[1], second[1])
+    assert not torch.allclose(first[0, 0], first[0, 1], atol=1e-4)
+
+
+def test_targets_are_the_hidden_patches_in_token_order_in_fp32(network):
+    """Catches targets of visible patches, and targets that a bf16 network rounds."""
+    clip, hidden = inputs()
+    wanted = torch.stack([patchify(clip, 2, 16)[i][hidden[i]] for i in range(2)])
+    assert torch.equal(network.bfloat16()(clip, hidden).target_BMP, wanted)
+
+
+def test_a_reconstruction_keeps_what_is_visible_and_puts_each_prediction_in_its_place(network):
+    """Catches predictions laid out in another order than the hidden tokens."""
+    clip, hidden = inputs()
+    rebuilt, pred = patchify(network.reconstruct(clip, hidden), 2, 16), network(clip, hidden).pred_BMP
+    for i in range(2):
+        assert torch.equal(rebuilt[i][~hidden[i]], patchify(clip, 2, 16)[i][~hidden[i]])
+        assert torch.allclose(rebuilt[i][hidden[i]], pred[i])
+
+
+def test_a_pooled_feature_is_the_norm_of_the_mean(network):
+    """Catches the mean of the norms, which looks alike and is another feature."""
+    clip, _ = inputs()
+    with torch.no_grad():
+        network.encoder.norm.bias.normal_()
+        tokens = network.encoder._all_tokens(clip)
+        pooled = network.encoder.pooled(clip)
+        assert torch.equal(pooled, network.encoder.norm(tokens.mean(dim=1)))
+        assert not torch.allclose(pooled, network.encoder(clip).mean(dim=1), atol=1e-3)
+
+
+def test_recomputed_blocks_give_the_same_gradients(network):
+    """Catches checkpointing that is on in one part only, or changes the result."""
+    again = build_mae(SMALL.model_copy(update={"activation_checkpointing": True}))
+    again.load_state_dict(network.state_dict())
+    for made in (network, again):
+        made(*inputs()).pred_BMP.square().mean().backward()
+    other = dict(again.named_parameters())
+    assert all(torch.allclose(value.grad, other[name].grad, atol=1e-7) for name, value in network.named_parameters())
+
+
+def test_first_weights_are_those_of_method_section_4(network):
+    """Catches PyTorch's own defaults inside encoder and decoder, and Xavier where the defaults belong."""
+    qkv = network.encoder.blocks[0].attn.qkv.weight
+    assert qkv.abs().max() <= (6 / (24 + 72)) ** 0.5
+    assert qkv.abs().max() > 0.9 * (6 / (24 + 72)) ** 0.5
+    assert not network.decoder.head.bias.any()
+    assert 0.01 < network.decoder.mask_token.std() < 0.03
+    assert network.encoder.patch_embedding.projection.bias.any()
+    assert network.enc_dec_proj.bias is None
+    assert network.enc_dec_proj.weight.abs().max() <= 24**-0.5
+
+
+def test_the_discriminator_gives_one_unbounded_score_for_each_patch():
+    """Catches a sigmoid at its end, and another width: 1536 → 4 · decoder width → 1."""
+    judge = build_discriminator(SMALL)
+    assert judge(torch.rand(2, 6, 1536)).shape == (2, 6)
+    assert judge.layers[0].linear.weight.shape == (64, 1536)
+    assert judge(100 * torch.rand(2, 6, 1536)).abs().max() > 1
+    assert judge.layers[0].activation(torch.tensor(-1.0)) == pytest.approx(-0.01)
+
+
+def _as_clip(patches: torch.Tensor) -> torch.Tensor:
+    return unpatchify(patches, (2, 2, 2), 2, 16)
