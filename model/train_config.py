@@ -38,6 +38,9 @@ class DataConfig(BaseConfig):
     """Threads per rank that read and decode clips."""
     read_ahead: int = Field(default=2, ge=1, le=64)
     """Batches per rank made in advance; each holds ~2.4 MB a clip at 224 pixels."""
+    cache_mb: int = Field(default=0, ge=0)
+    """MB (10^6 bytes) of decoded clips that each rank keeps in memory; pays where they hold a good part of the dataset
+    (64 frames take 10 MB at 224 pixels). What is read does not depend on it."""
     shuffle_shards: int = Field(default=16, ge=1)
     """Shards whose clips are mixed with each other (W); larger mixes better and keeps more shards open."""
     flip: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from infra.errors import ConfigError, CorruptShardError, DatasetError, MediaError, StorageError, TransientError
 from model.data.batch import ClipSample
+from model.data.clip_cache import ClipCache, DecodedClip
 from model.data.order import ClipOrder, clip_seed
 from model.data.window import WindowPlan, mirror_regions
 from model.masking import make_mask, visible_tokens
@@ -43,6 +45,7 @@ class ClipSource:
         shuffle_shards: shards mixed with each other.
         flip: mirror half of the clips.
         read_attempts: times a failing read is tried.
+        cache_bytes: decoded clips held in memory; nothing that is read depends on it.
 
     Raises:
         ConfigError: the network's shape does not fit stored crops.
@@ -60,9 +63,11 @@ class ClipSource:
         shuffle_shards: int = 16,
         flip: bool = False,
         read_attempts: int = 4,
+        cache_bytes: int = 0,
     ) -> None:
         self.reader, self.split, self.seed = reader, split, seed
         self._mask, self._flip, self._attempts = mask, flip, read_attempts
+        self._cache = ClipCache(cache_bytes)
         self._grid = model.grid
         if self._grid.h != self._grid.w:
             raise ConfigError(f"token grid {self._grid} is not square; stored crops are")
@@ -96,24 +101,39 @@ class ClipSource:
         address = self.order[position]
         unit = self._units[address.shard]
         row = int(self._fit_rows(address.shard)[address.clip])
-        raw = self._read(unit, row)
         # one stream per clip, so that nothing depends on which rank or thread loads it
         seed = clip_seed(self.seed, position)
         draw = np.random.Philox(key=seed)
-        window = int(draw.random_raw()) % self.plan.starts(raw.meta.frames)
-        flipped = self._flip and bool(draw.random_raw() & 1)
-        try:
-            frames_THWC = decode_clip(raw.mp4, self.plan.frame_indices(window))
-        except MediaError as error:
-            raise MediaError(f"unit {unit}, clip {raw.key}: {error}") from error
-        bits_Thw = self.plan.region_bits(raw.regions, window)
-        if flipped:
+        frames_THWC, bits_Thw, key, first = self._window(unit, row, int(draw.random_raw()))
+        if self._flip and draw.random_raw() & 1:
             frames_THWC, bits_Thw = frames_THWC[:, :, ::-1], mirror_regions(bits_Thw)
-        clip_THWC = torch.from_numpy(resize_frames(frames_THWC, self.plan.image_size))
         is_masked_BL = make_mask(
             self._mask.strategy, _as_tensor(bits_Thw)[None], self._grid, self._mask.ratio, torch.tensor([seed])
         )
-        return ClipSample(clip_THWC, is_masked_BL[0], bits_Thw, raw.key, self.plan.frame_indices(window)[0])
+        clip_THWC = torch.from_numpy(np.ascontiguousarray(frames_THWC))
+        return ClipSample(clip_THWC, is_masked_BL[0], bits_Thw, key, first)
+
+    def _window(self, unit: str, row: int, draw: int) -> tuple[np.ndarray, np.ndarray, str, int]:
+        """Frames and region sets of the window that ``draw`` picks, the clip's key, and the window's first frame."""
+        clip = self._cache.get(unit, row)
+        if clip is None and self._cache.capacity_bytes:
+            raw = self._read(unit, row)
+            clip = DecodedClip(self._decoded(unit, raw, range(raw.meta.frames)), raw.regions, raw.key)
+            self._cache.put(unit, row, clip)
+        if clip is not None:
+            window = draw % self.plan.starts(len(clip.frames_FHWC))
+            indices = self.plan.frame_indices(window)
+            return clip.frames_FHWC[indices], self.plan.region_bits(clip.regions_RHW, window), clip.key, indices[0]
+        raw = self._read(unit, row)
+        window = draw % self.plan.starts(raw.meta.frames)
+        indices = self.plan.frame_indices(window)
+        return self._decoded(unit, raw, indices), self.plan.region_bits(raw.regions, window), raw.key, indices[0]
+
+    def _decoded(self, unit: str, raw: RawClip, indices: Sequence[int]) -> np.ndarray:
+        try:
+            return resize_frames(decode_clip(raw.mp4, indices), self.plan.image_size)
+        except MediaError as error:
+            raise MediaError(f"unit {unit}, clip {raw.key}: {error}") from error
 
     def _fit_rows(self, shard: int) -> np.ndarray:
         """Rows of the shard's manifest that are of the split and fit; recomputed, since that takes microseconds."""

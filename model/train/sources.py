@@ -23,6 +23,7 @@ def open_source(cfg: PretrainConfig, reader: DatasetReader, split: str) -> ClipS
         shuffle_shards=cfg.data.shuffle_shards,
         flip=cfg.data.flip,
         read_attempts=cfg.data.read_attempts,
+        cache_bytes=cfg.data.cache_mb * 1_000_000,
     )
 
 

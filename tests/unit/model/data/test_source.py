@@ -106,3 +106,17 @@ def test_a_split_without_clips_and_a_senseless_ratio_are_refused_before_any_work
         open_numbered("test")
     with pytest.raises(ConfigError, match=r"mask\.ratio"):
         open_numbered(mask=MaskConfig(ratio=0.9999))
+
+
+def test_samples_are_the_same_with_any_cache(open_numbered):
+    """Catches a window cut from the wrong place of a held clip, a mirrored clip that is held, another draw."""
+    plain = open_numbered(flip=True, overrides={"image_size": 112})
+    one_clip = 64 * 112 * 112 * 3
+    for cache_bytes in (1, one_clip, 100 * one_clip):
+        cached = open_numbered(flip=True, overrides={"image_size": 112}, cache_bytes=cache_bytes)
+        for position in range(24):
+            ours, theirs = cached.load(position), plain.load(position)
+            assert (ours.key, ours.first_frame) == (theirs.key, theirs.first_frame)
+            assert (ours.clip_THWC == theirs.clip_THWC).all()
+            assert (ours.regions_Thw == theirs.regions_Thw).all()
+            assert (ours.is_masked_L == theirs.is_masked_L).all()
