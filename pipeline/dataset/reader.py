@@ -119,7 +119,8 @@ class DatasetReader:
                 f"{self.storage.uri}/{key} has sha256 {found[:12]}…, and version {self.version.version} lists "
                 f"{sha256[:12]}…; restore it from a copy or ingest again"
             )
-        table = pq.read_table(io.BytesIO(data))
+        # one thread: pyarrow 26 may abort at exit when its pool is still starting ("terminate called …", code 134)
+        table = pq.read_table(io.BytesIO(data), use_threads=False)
         if table.schema.names != columns.names:
             raise CorruptShardError(f"{self.storage.uri}/{key} has columns {table.schema.names}")
         return table
