@@ -95,8 +95,9 @@ def adapt_task(cfg: EndToEndConfig, dataset: str, version: int, weights: Path) -
     """Train and measure the deepfake detector."""
     data = cfg.adapt.data.model_copy(update={"dataset": dataset, "version": version})
     cache = cfg.adapt.cache or str(Path(cfg.work) / "cache")
-    settings = cfg.adapt.model_copy(update={"data": data, "weights": str(weights), "cache": cache})
-    report = adapt("deepfake", settings, Path(cfg.work) / "runs" / f"adapt-{config_digest(settings)[:12]}")
+    task = {"task": "deepfake", "data": data, "weights": str(weights), "cache": cache}
+    settings = cfg.adapt.model_copy(update=task)
+    report = adapt(settings, Path(cfg.work) / "runs" / f"adapt-{config_digest(settings)[:12]}")
     create_table_artifact(
         key="adaptation",
         table=[
@@ -110,8 +111,8 @@ def adapt_task(cfg: EndToEndConfig, dataset: str, version: int, weights: Path) -
 @task(name="extract", task_run_name="extract features of {video.name}")
 def extract_task(cfg: EndToEndConfig, video: Path, weights: Path) -> ExtractedVideo:
     """Extract the features of one video."""
-    out = str(Path(cfg.work) / "features")
-    return extract([video], cfg.extract.model_copy(update={"weights": str(weights), "out": out}))[0]
+    given = {"videos": (str(video),), "weights": str(weights), "out": str(Path(cfg.work) / "features")}
+    return extract(cfg.extract.model_copy(update=given))[0]
 
 
 @task(name="report", task_run_name="report")

@@ -87,6 +87,8 @@ class FinetuneConfig(BaseConfig):
 class AdaptConfig(BaseConfig):
     """Settings of ``marlin adapt TASK``. The size of the encoder is read from the weights."""
 
+    task: str = ""
+    """What to adapt to; this release has ``deepfake``."""
     weights: str = ""
     """Pretrained weights: ``weights.safetensors``, a run folder that holds it, or another supported file."""
     data: AdaptDataConfig = AdaptDataConfig()

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from infra.errors import ConfigError
+from infra.paths import output_file, output_folder
 from model.nets.config import ModelConfig
 from model.nets.patch_embed import SinCosPositions
 from model.weights import HF_ENCODER, HF_OTHER, LoadedWeights, State, head_order, load_weights
 
+FORMS = ("marlin-pytorch", "huggingface")
 LAYER_NORM_EPS = 1e-5
 """PyTorch's default, which MARLIN keeps; VideoMAE's own is 1e-12."""
 
@@ -31,23 +33,22 @@ def export_weights(weights: str | Path, to: str, out: str | Path) -> Path:
         out: file or folder to write.
 
     Raises:
-        ConfigError: unknown form.
+        ConfigError: unknown form, or ``out`` cannot be written.
         WeightsError: the weights cannot be read.
     """
-    loaded, target = load_weights(weights), Path(out)
+    if to not in FORMS:
+        raise ConfigError(f"unknown export '{to}'; known: {', '.join(FORMS)}")
+    target = output_file(out) if to == "marlin-pytorch" else output_folder(out)
+    loaded = load_weights(weights)
     if to == "marlin-pytorch":
-        target.parent.mkdir(parents=True, exist_ok=True)
         torch.save(marlin_pytorch_state(loaded), target)
         return target
-    if to == "huggingface":
-        target.mkdir(parents=True, exist_ok=True)
-        state = {name: value.contiguous().clone() for name, value in huggingface_state(loaded).items()}
-        save_file(state, str(target / "model.safetensors"), metadata={"format": "pt"})
-        config = huggingface_config(loaded.config, with_decoder=loaded.has_decoder)
-        (target / "config.json").write_text(json.dumps(config, indent=1))
-        (target / "preprocessor_config.json").write_text(json.dumps(_preprocessor(loaded.config), indent=1))
-        return target
-    raise ConfigError(f"unknown export '{to}'; known: marlin-pytorch, huggingface")
+    state = {name: value.contiguous().clone() for name, value in huggingface_state(loaded).items()}
+    (target / "model.safetensors").write_bytes(save(state, metadata={"format": "pt"}))
+    config = huggingface_config(loaded.config, with_decoder=loaded.has_decoder)
+    (target / "config.json").write_text(json.dumps(config, indent=1))
+    (target / "preprocessor_config.json").write_text(json.dumps(_preprocessor(loaded.config), indent=1))
+    return target
 
 
 def marlin_pytorch_state(weights: LoadedWeights) -> State:

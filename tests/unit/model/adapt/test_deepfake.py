@@ -31,6 +31,7 @@ def weights_file(tmp_path_factory):
 
 def _config(weights, dataset, **changes) -> AdaptConfig:
     tree = {
+        "task": "deepfake",
         "weights": str(weights),
         "data": {"dataset": str(dataset), "gap_frames": 16},
         "probe": {"epochs": 60},
@@ -44,7 +45,7 @@ def _config(weights, dataset, **changes) -> AdaptConfig:
 
 @pytest.fixture(scope="module")
 def report(weights_file, drawn_dataset, tmp_path_factory):
-    return adapt("deepfake", _config(weights_file, drawn_dataset), tmp_path_factory.mktemp("run"))
+    return adapt(_config(weights_file, drawn_dataset), tmp_path_factory.mktemp("run"))
 
 
 def test_the_table_has_a_row_each_for_probe_baseline_and_fine_tuning(report):
@@ -120,7 +121,7 @@ def test_the_random_encoder_is_a_function_of_its_seed_and_leaves_global_randomne
 
 def test_labelled_fakes_are_used_and_a_pair_stays_on_one_side(weights_file, labelled_dataset, tmp_path):
     cfg = _config(weights_file, labelled_dataset, finetune={"enabled": False}, baseline=False)
-    report = adapt("deepfake", cfg, tmp_path)
+    report = adapt(cfg, tmp_path)
     assert (report.fakes, report.people) == ("labels", 2)
     assert len(report.rows) == 1
     assert not any("self-blended" in note for note in report.notes)
@@ -129,7 +130,7 @@ def test_labelled_fakes_are_used_and_a_pair_stays_on_one_side(weights_file, labe
 def test_a_second_run_in_the_same_cache_gives_the_same_numbers(report, weights_file, drawn_dataset, tmp_path):
     """Catches randomness outside the seed, e.g. in the blends of the test side."""
     cfg = _config(weights_file, drawn_dataset, finetune={"enabled": False}, pictures=0)
-    again = adapt("deepfake", cfg, tmp_path)
+    again = adapt(cfg, tmp_path)
     assert [r.auc for r in again.rows] == [r.auc for r in report.rows[:2]]
     assert [r.val_loss for r in again.rows] == pytest.approx([r.val_loss for r in report.rows[:2]], abs=1e-5)
 
@@ -137,15 +138,15 @@ def test_a_second_run_in_the_same_cache_gives_the_same_numbers(report, weights_f
 def test_wrong_use_is_one_sentence(weights_file, drawn_dataset, tmp_path):
     for task in LATER_TASKS:
         with pytest.raises(ConfigError, match=f"task '{task}' is not in this release; this release has: deepfake"):
-            adapt(task, AdaptConfig(), tmp_path)
+            adapt(AdaptConfig(task=task), tmp_path)
     with pytest.raises(ConfigError, match="there is no task 'x'"):
-        adapt("x", AdaptConfig(), tmp_path)
+        adapt(AdaptConfig(task="x"), tmp_path)
     with pytest.raises(ConfigError, match="no dataset is named"):
-        adapt("deepfake", AdaptConfig(weights="w"), tmp_path)
+        adapt(AdaptConfig(task="deepfake", weights="w"), tmp_path)
     with pytest.raises(ConfigError, match="no weights are named"):
-        adapt("deepfake", _config("", drawn_dataset), tmp_path)
+        adapt(_config("", drawn_dataset), tmp_path)
     with pytest.raises(DatasetError):
-        adapt("deepfake", _config(weights_file, tmp_path), tmp_path / "run")
+        adapt(_config(weights_file, tmp_path), tmp_path / "run")
     for device in ("cuda:99", "tpu", "meta"):
         with pytest.raises(ConfigError, match=f"device '{device}'"):
             choose_device(device)
