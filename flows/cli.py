@@ -212,7 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None takes those of the process.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names need not be UTF-8
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names need not be UTF-8
     configure_logging()
     try:
         code = int(app(arguments, prog_name="marlin", standalone_mode=False) or 0)

@@ -37,7 +37,7 @@ def output_folder(path: str | Path) -> Path:
         raise ConfigError(f"{folder} is a file and a folder is needed; name another") from error
     except OSError as error:
         raise ConfigError(f"folder {folder} cannot be made: {error.strerror or error}") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise ConfigError(f"folder {folder} cannot be written to; change its permissions or name another")
     return folder
 

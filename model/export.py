@@ -6,6 +6,7 @@ and keeps q, k and v apart.
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ def export_weights(weights: str | Path, to: str, out: str | Path) -> Path:
     target = output_file(out) if to == "marlin-pytorch" else output_folder(out)
     loaded = load_weights(weights)
     if to == "marlin-pytorch":
-        torch.save(marlin_pytorch_state(loaded), target)
+        buffer = io.BytesIO()  # torch's own writer hides what the disk says
+        torch.save(marlin_pytorch_state(loaded), buffer)
+        target.write_bytes(buffer.getbuffer())
         return target
     state = {name: value.contiguous().clone() for name, value in huggingface_state(loaded).items()}
     (target / "model.safetensors").write_bytes(save(state, metadata={"format": "pt"}))
