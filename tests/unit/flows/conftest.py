@@ -34,9 +34,7 @@ Marlin = Callable[..., Said]
 
 
 @pytest.fixture
-def marlin(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Marlin]:
+def marlin(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Marlin]:
     """Run the command line in an empty folder; logging is put back as it was."""
     monkeypatch.chdir(tmp_path)
     loggers = [logging.getLogger(name) for name in PACKAGES]

@@ -15,7 +15,6 @@ import pytest
 import torch
 import typer
 import yaml
-from tests.support.clip_dataset import write_clip_dataset
 
 import model.export  # noqa: F401  (imported before a test gives up its right to read this folder)
 from flows.cli import app
@@ -23,6 +22,7 @@ from model.adapt.run import LATER_TASKS
 from model.nets.config import model_config
 from model.nets.factory import build_mae
 from model.weights import save_weights
+from tests.support.clip_dataset import write_clip_dataset
 
 ROOT = Path(__file__).resolve().parents[3]
 ISSUED = {

@@ -1,0 +1,66 @@
+"""The command line on real videos: the files that ``extract`` writes, as programs read them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.cli import main
+from model.nets.config import model_config
+from model.nets.factory import build_mae
+from model.weights import save_weights
+
+SPAN = 31
+"""Frames from the first to the last of a window: 16 at stride 2."""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = model_config("marlin_vit_tiny", image_size=32, encoder_depth=1, decoder_depth=1)
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    save_weights(path, build_mae(config).state_dict(), config, {})
+    return path
+
+
+def test_clashing_stems_get_their_digest_and_the_tail_of_each_video_is_kept(
+    sample_videos: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches one video's features written over another's, and frames at the end that no row covers."""
+    places = [tmp_path / "a" / "face.mp4", tmp_path / "b" / "FACE.mov", tmp_path / "c" / "alone.mov"]
+    for place, name in zip(places, ("WolfgangLanger_Pexels.mp4", "face_noface.mov", "noface_face.mov"), strict=True):
+        place.parent.mkdir()
+        shutil.copyfile(sample_videos / name, place)
+    out = tmp_path / "out"
+    code = main(["extract", *map(str, places), "--weights", str(weights), "--out", str(out), "--crop", "none"])
+    assert code == 0, capsys.readouterr().err
+    digests = [hashlib.sha256(place.read_bytes()).hexdigest() for place in places]
+    stems = [f"face-{digests[0][:8]}", f"FACE-{digests[1][:8]}", "alone"]
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        stem + ending for stem in stems for ending in (".json", ".npy")
+    )
+    for stem, digest in zip(stems, digests, strict=True):
+        facts, features_ND = json.loads((out / f"{stem}.json").read_text()), np.load(out / f"{stem}.npy")
+        windows = facts["windows"]
+        assert facts["sha256"] == digest
+        assert features_ND.shape == (len(windows), model_config("marlin_vit_tiny").encoder_dim)
+        assert (windows[0]["start_frame"], windows[-1]["end_frame"]) == (0, facts["frames"])
+        assert all(window["end_frame"] - window["start_frame"] == SPAN for window in windows)
+        assert all(window["start_s"] == pytest.approx(window["start_frame"] / facts["fps"]) for window in windows)
+        assert {window["track"] for window in windows} == {None}
+
+
+def test_a_video_without_a_face_is_reported_and_no_failure(
+    sample_videos: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 0 with the reason in the record, and no features that a program could take for some."""
+    video = sample_videos / "no_face.mp4"
+    code = main(["extract", str(video), "--weights", str(weights), "--out", str(tmp_path), "--crop", "face"])
+    assert (code, "rejected (no_face)" in capsys.readouterr().out) == (0, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["no_face.json"]
+    facts = json.loads((tmp_path / "no_face.json").read_text())
+    assert (facts["reject"], facts["windows"]) == ("no_face", [])
