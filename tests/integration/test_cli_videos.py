@@ -15,6 +15,7 @@ from model.nets.config import model_config
 from model.nets.factory import build_mae
 from model.weights import save_weights
 
+STRIDE = 2
 SPAN = 31
 """Frames from the first to the last of a window: 16 at stride 2."""
 
@@ -48,7 +49,8 @@ def test_clashing_stems_get_their_digest_and_the_tail_of_each_video_is_kept(
         windows = facts["windows"]
         assert facts["sha256"] == digest
         assert features_ND.shape == (len(windows), model_config("marlin_vit_tiny").encoder_dim)
-        assert (windows[0]["start_frame"], windows[-1]["end_frame"]) == (0, facts["frames"])
+        assert windows[0]["start_frame"] == 0
+        assert facts["frames"] - windows[-1]["end_frame"] < STRIDE
         assert all(window["end_frame"] - window["start_frame"] == SPAN for window in windows)
         assert all(window["start_s"] == pytest.approx(window["start_frame"] / facts["fps"]) for window in windows)
         assert {window["track"] for window in windows} == {None}
