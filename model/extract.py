@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from infra.device import pick_device
 from infra.errors import ConfigError
 from infra.fetch import file_digest
 from infra.paths import input_file, output_folder
 from infra.progress import Progress
 from model.adapt.encoder import pretrained_encoder
 from model.clip_stream import PlannedWindow, WindowPlan, plan_video, window_stream
-from model.device import choose_device
 from model.extract_config import ExtractConfig
 from model.weights import load_weights
 from pipeline.faces.backend import FaceDetector, build_detector, detector_name
@@ -83,7 +83,7 @@ def extract(cfg: ExtractConfig) -> list[ExtractedVideo]:
     if not cfg.weights:
         raise ConfigError("no weights are named: give --weights a file or a run folder of `marlin pretrain`")
     out = output_folder(cfg.out)
-    weights, device = load_weights(cfg.weights), choose_device(cfg.device)
+    weights, device = load_weights(cfg.weights), pick_device(cfg.device)
     encoder = pretrained_encoder(weights).eval().to(device)
     facts = {
         "weights": {"model": weights.config.name, "sha256": weights.digest},

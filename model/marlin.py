@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from infra.device import pick_device
 from infra.errors import ConfigError, WeightsError
 from model.clip_stream import plan_video, window_stream
-from model.device import choose_device
 from model.nets.decoder import Decoder
 from model.nets.factory import build_encoder, build_mae
 from model.nets.patch_embed import patchify, to_unit_range
@@ -216,7 +216,7 @@ def _on_device(
 ) -> EmbeddedFaces | FacexlibFaces:
     if device is None:
         return faces
-    chosen = choose_device(str(device))
+    chosen = pick_device(str(device), "detector_device")
     if isinstance(faces, FacexlibFaces):
         return faces.model_copy(update={"device": str(chosen)})
     if chosen.type != "cpu":

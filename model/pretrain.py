@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from infra.config import load_config, validate_config
+from infra.device import pick_device
 from infra.errors import ConfigError, TrainingError
 from infra.fetch import file_digest
 from infra.launcher import ExitStatus, launch
 from infra.metrics import read_metrics
 from infra.run import CONFIG_FILE, RunContext
-from model.device import choose_device
 from model.reconstruct import (
     MEAN_FACE_CLIPS,
     ReconstructionScore,
@@ -163,7 +163,7 @@ def _train(cfg: PretrainConfig, run_dir: Path) -> None:
 def _score_and_draw(cfg: PretrainConfig, reader: DatasetReader, run_dir: Path) -> tuple[ReconstructionScore, str]:
     """Measure the finished weights, and draw a few clips with them."""
     network, _ = load_autoencoder(run_dir / WEIGHTS)
-    network.to(choose_device("auto"))
+    network.to(pick_device("auto"))
     training, validation = open_source(cfg, reader, cfg.data.split), open_validation(cfg, reader)
     source = validation or training
     face_CHW = mean_face(training.load(i) for i in range(min(MEAN_FACE_CLIPS, training.clips)))

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
+from infra.device import pick_device
 from infra.errors import ConfigError
 from infra.run import RunContext
 from model.adapt.deepfake import detect_deepfakes
 from model.adapt.report import ADAPTED_FILE, HEAD_FILE, PAIRS_FILE, RESULT_FILE, SCORES_FILE, AdaptReport
 from model.adapt_config import AdaptConfig
-from model.device import choose_device
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def adapt(cfg: AdaptConfig, run_dir: str | Path | None = None) -> AdaptReport:
         raise ConfigError("no dataset is named: set data.dataset to a folder made by `marlin ingest`")
     if not cfg.weights:
         raise ConfigError("no weights are named: set weights to a file or a run folder of `marlin pretrain`")
-    device = choose_device(cfg.device)
+    device = pick_device(cfg.device)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     with RunContext.create(f"adapt-{cfg.task}", cfg, folder=run_dir) as run:

@@ -102,14 +102,15 @@ class DatasetReader:
         return self._entries[unit]
 
     def _manifest(self, unit: str) -> tuple[pa.Table, np.ndarray]:
-        """The table and its byte ranges, int64 (rows, 2); the newest few are kept."""
-        if unit not in self._manifests:
+        """The table and its byte ranges, int64 (rows, 2); the newest few are kept. Threads may ask together."""
+        found = self._manifests.get(unit)
+        if found is None:
             table = self._table(manifest_key(unit), self._entry(unit).manifest_sha256, MANIFEST_COLUMNS)
             spans = np.stack([table["offset"].to_numpy(), table["size"].to_numpy()], axis=1)
-            self._manifests[unit] = (table, spans)
+            found = self._manifests[unit] = (table, spans)
             if len(self._manifests) > CACHED_MANIFESTS:
                 self._manifests.popitem(last=False)
-        return self._manifests[unit]
+        return found
 
     def _table(self, key: str, sha256: str, columns: pa.Schema) -> pa.Table:
         data = self.storage.read(key)

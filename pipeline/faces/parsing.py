@@ -12,8 +12,8 @@ from facexlib.parsing.bisenet import BiSeNet
 from facexlib.parsing.parsenet import ParseNet
 from torch import nn
 
+from infra.device import pick_device
 from pipeline.config import FacexlibFaces
-from pipeline.faces.devices import pick_device
 from pipeline.faces.facexlib_weights import fetch_weights, load_weights
 from pipeline.faces.regions import Region
 
@@ -84,7 +84,7 @@ class NetworkParser:
         """
         self.name: str = cfg.parser
         self._model = MODELS[cfg.parser]
-        self._device = pick_device(cfg.device)
+        self._device = pick_device(cfg.device, "faces.device")
         self._net = self._model.build()
         load_weights(self._net, fetch_weights(cfg.parser, cfg.weights))
         self._net.eval().requires_grad_(False).to(self._device)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from facexlib.detection.retinaface import RetinaFace
 
+from infra.device import pick_device
 from pipeline.config import FacexlibFaces
 from pipeline.faces.boxes import NO_FACES, non_maximum_suppression, reduced_size
-from pipeline.faces.devices import pick_device
 from pipeline.faces.facexlib_weights import fetch_weights, load_weights
 from pipeline.rows import Detections
 
@@ -38,7 +38,7 @@ class RetinaFaceDetector:
         """
         self.name: str = cfg.detector
         self._long_side, self._threshold = cfg.detect_long_side, cfg.score_threshold
-        self._device = pick_device(cfg.device)
+        self._device = pick_device(cfg.device, "faces.device")
         self._net = RetinaFace(network_name=cfg.detector.removeprefix("retinaface_"), device="cpu")
         load_weights(self._net, fetch_weights(cfg.detector, cfg.weights))
         self._net.eval().requires_grad_(False).to(self._device)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from infra.errors import ConfigError, DatasetError
 from model.adapt.encoder import pretrained_encoder, random_encoder
-from model.adapt.run import LATER_TASKS, adapt, choose_device
+from model.adapt.run import LATER_TASKS, adapt
 from model.adapt_config import AdaptConfig
 from model.nets.config import model_config
 from model.nets.factory import build_mae
@@ -147,6 +147,3 @@ def test_wrong_use_is_one_sentence(weights_file, drawn_dataset, tmp_path):
         adapt(_config("", drawn_dataset), tmp_path)
     with pytest.raises(DatasetError):
         adapt(_config(weights_file, tmp_path), tmp_path / "run")
-    for device in ("cuda:99", "tpu", "meta"):
-        with pytest.raises(ConfigError, match=f"device '{device}'"):
-            choose_device(device)

@@ -1,9 +1,8 @@
 import pytest
 
-from infra.errors import ConfigError, WeightsError
+from infra.errors import WeightsError
 from pipeline.config import EmbeddedFaces, FacexlibFaces
 from pipeline.faces.backend import backend_licences, build_detector, build_parser, detector_name, parser_name
-from pipeline.faces.devices import pick_device
 
 
 @pytest.mark.parametrize(
@@ -42,11 +41,3 @@ def test_absent_weights_are_an_error_and_nothing_falls_back(tmp_path, monkeypatc
     for build in (build_detector, build_parser):
         with pytest.raises(WeightsError, match="put the file with sha256"):
             build(cfg)
-
-
-def test_a_device_that_is_not_there_is_a_config_error():
-    assert pick_device("cpu").type == "cpu"
-    assert pick_device("auto").type in ("cpu", "cuda")
-    for name in ("cuda:99", "toaster"):
-        with pytest.raises(ConfigError, match=r"faces\.device"):
-            pick_device(name)

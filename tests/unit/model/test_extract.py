@@ -1,0 +1,110 @@
+"""``extract``: one row a window, its place in the video beside it, and videos that give none as results."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from infra.errors import ConfigError
+from model import Marlin
+from model.extract import extract
+from model.extract_config import ExtractConfig
+from model.nets.config import model_config
+from model.nets.factory import build_mae
+from model.weights import load_weights, save_weights
+from pipeline.config import ClipConfig
+from pipeline.media.encode import encode_clip
+from tests.support.clip_dataset import drawn_face
+
+SMALL = model_config(
+    "marlin_vit_tiny", image_size=112, encoder_dim=48, encoder_depth=1, encoder_heads=3, decoder_dim=32, decoder_depth=1
+)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("run") / "weights.safetensors"
+    save_weights(path, build_mae(SMALL).state_dict(), SMALL, {})
+    return path
+
+
+def write_video(path: Path, frames: int, seed: int = 3) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_clip(drawn_face(frames, seed)[0], 25.0, ClipConfig()))
+    return path
+
+
+def settings(weights: Path, tmp_path: Path, **others) -> ExtractConfig:
+    return ExtractConfig(weights=str(weights), out=str(tmp_path / "out"), device="cpu", **others)
+
+
+def test_rows_are_the_library_s_and_their_places_are_right(weights, tmp_path):
+    """Catches rows in the order in which windows end, batches that mix them up, and spans of other frames."""
+    video = write_video(tmp_path / "face.mp4", 150)
+    done = extract([video], settings(weights, tmp_path, crop="none", batch=2))[0]
+    features = np.load(done.features)
+    wanted = Marlin(load_weights(weights)).extract_video(video, keep_tail=True)
+    np.testing.assert_allclose(features, wanted.numpy(), atol=1e-5)
+    spans = [(w.start_frame, w.end_frame, w.track) for w in done.windows]
+    assert spans == [(0, 31, None), (32, 63, None), (64, 95, None), (96, 127, None), (118, 149, None)]
+    record = json.loads(done.spans.read_text())
+    assert [w["start_s"] for w in record["windows"]] == pytest.approx([w[0] / 25 for w in spans])
+    assert record["weights"]["sha256"] == load_weights(weights).digest
+    assert (record["crop"], record["frames"], record["reject"]) == ("none", 150, None)
+
+
+def test_a_video_of_224_pixels_is_taken_as_a_face_crop_without_being_asked(weights, tmp_path):
+    """Catches a second crop around a face that fills the frame."""
+    done = extract([write_video(tmp_path / "face.mp4", 40)], settings(weights, tmp_path, keep_tail=False))[0]
+    assert (done.crop, len(done.windows)) == ("none", 1)
+
+
+def test_a_video_that_cannot_be_used_is_a_result_and_the_next_one_is_done(weights, tmp_path):
+    """Catches a traceback in place of a reject, old features left beside it, and a job that stops at it."""
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "broken.npy").write_bytes(b"old")
+    first, second = extract([broken, write_video(tmp_path / "face.mp4", 40)], settings(weights, tmp_path))
+    assert (first.features, first.reject, first.windows) == (None, "not_video", ())
+    assert json.loads(first.spans.read_text())["reject"] == "not_video"
+    assert not (tmp_path / "out" / "broken.npy").exists()
+    assert second.features is not None
+
+
+def test_videos_of_one_name_do_not_overwrite_each_other(weights, tmp_path):
+    """Catches the second `a.mp4` in the place of the first, in one call and in two; upper and lower case are alike."""
+    one, other = write_video(tmp_path / "1" / "a.mp4", 20, seed=1), write_video(tmp_path / "2" / "A.mp4", 20, seed=2)
+    together = extract([one, other], settings(weights, tmp_path))
+    assert len({done.features.name.casefold() for done in together}) == 2
+    assert all("-" in done.features.stem for done in together)
+    cfg = ExtractConfig(weights=str(weights), out=str(tmp_path / "apart"), device="cpu")
+    shutil.move(other, tmp_path / "2" / "a.mp4")
+    first, second, again = (extract([path], cfg)[0] for path in (one, tmp_path / "2" / "a.mp4", one))
+    assert first.features.name == again.features.name == "a.npy"
+    assert second.features.name.startswith("a-")
+
+
+@pytest.mark.parametrize(
+    ("videos", "sentence"), [([], "no video is named"), (["absent.mp4"], "is not there"), (["."], "is a folder")]
+)
+def test_wrong_use_is_one_sentence_before_anything_is_written(weights, tmp_path, videos, sentence):
+    """Catches a folder of results that is half done when a name turns out to be wrong."""
+    with pytest.raises(ConfigError, match=sentence):
+        extract(videos, settings(weights, tmp_path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_faces_are_followed_and_each_row_names_its_track(weights, tmp_path, sample_videos):
+    """Catches whole frames in place of faces, and rows without a track."""
+    video = next(sample_videos.glob("*single_face*.mp4"))
+    done = extract([video], settings(weights, tmp_path))[0]
+    assert done.crop == "face"
+    assert {window.track for window in done.windows} == {0}
+    assert len(np.load(done.features)) == len(done.windows) > 1
+    rejected = extract([sample_videos / "no_face.mp4"], settings(weights, tmp_path))[0]
+    assert rejected.reject == "no_face"
