@@ -30,7 +30,11 @@ class FileSink(MetricSink):
         from torch.utils.tensorboard import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / METRICS_FILE).open("a", encoding="utf-8")
+        path = folder / METRICS_FILE
+        torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+        self._file = path.open("a", encoding="utf-8")
+        if torn:  # a kill cut the last line short; what follows begins a line of its own
+            self._file.write("\n")
         self._board = SummaryWriter(str(folder / "tensorboard"))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
