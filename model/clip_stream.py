@@ -102,8 +102,8 @@ def plan_video(
     cut = partial(plan_windows, frames=window_frames, sample_rate=sample_rate, stride=stride, keep_tail=keep_tail)
     chunks = _told(frames.iter_chunks(chunk), seen)
     if crop == "none" or (crop == "auto" and info.width == info.height == FACE_CROP_SIDE):
-        count = sum(len(frames_FHWC) for _, frames_FHWC in chunks)
-        return WindowPlan("none", count, _whole_windows(count, cut), (), info, None)
+        count, held = _counted(chunks)
+        return WindowPlan("none", count, _whole_windows(count, cut), (), info, held)
     if detector is None:
         raise ValueError(f"crop={crop} looks for faces and needs a detector")
     scan = scan_faces(chunks, detector, track_cfg, hold_bytes=HOLD_BYTES, clock=StageClock())
@@ -164,6 +164,19 @@ def _told(chunks: Iterable[tuple[int, np.ndarray]], seen: Callable[[int], None])
     for start, frames_FHWC in chunks:
         yield start, frames_FHWC
         seen(len(frames_FHWC))
+
+
+def _counted(chunks: Iterable[tuple[int, np.ndarray]]) -> tuple[int, list[tuple[int, np.ndarray]] | None]:
+    """Return the number of frames and, where all of them fit ``HOLD_BYTES``, the chunks; else None."""
+    held: list[tuple[int, np.ndarray]] | None = []
+    count = size = 0
+    for start, frames_FHWC in chunks:
+        count, size = count + len(frames_FHWC), size + frames_FHWC.nbytes
+        if size > HOLD_BYTES:
+            held = None
+        elif held is not None:
+            held.append((start, frames_FHWC))
+    return count, held
 
 
 def _whole_windows(count: int, cut: Callable[[int], list[list[int]]]) -> tuple[PlannedWindow, ...]:

@@ -1,6 +1,6 @@
 """Laws of the reading order: nothing lost, nothing twice, the same batches for any number of ranks."""
 
-import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -86,15 +86,15 @@ def test_the_streams_are_the_ones_that_old_checkpoints_were_trained_with():
     assert [clip_seed(0, position) for position in (0, 1, 10**9)] == SEEDS
 
 
-def test_a_billion_clips_in_a_million_shards_are_planned_in_seconds_and_little_memory():
-    """Catches a list of all clips."""
-    started = time.monotonic()
+def test_a_billion_clips_in_a_million_shards_are_planned_in_little_memory():
+    """Catches a list of all clips, which takes 8 GB; the plan of two epochs takes 24 MB."""
+    tracemalloc.start()
     order = ClipOrder(np.full(1_000_000, 1_000), 0)
     assert order[999_999_999].epoch == 0
     assert order[10**9].epoch == 1
-    assert time.monotonic() - started < 10
-    held = sum(plan.shards_S.nbytes + plan.starts_W.nbytes for plan in order._epochs.values()) + order._counts_S.nbytes
-    assert held < 100e6
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200e6
 
 
 def test_no_clip_at_all_is_one_sentence():

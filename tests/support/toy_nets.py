@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from model.data.batch import ClipBatch
+from model.nets.patch_embed import SinCosPositions
 
 
 class ToyGenerator(nn.Module):
@@ -14,6 +15,7 @@ class ToyGenerator(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.Linear(12, 32), nn.GELU(), nn.Linear(32, 12))
+        self.positions = SinCosPositions(8, 4)  # unused: an engine must leave it as it is
 
     def forward(self, clip_BCTHW: Tensor, is_masked_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Return predictions and targets of the hidden half, (B, 1, P)."""
