@@ -127,6 +127,7 @@ class DatasetReader:
         return self._manifests[unit]
 
     def _table(self, key: str, sha256: str, columns: pa.Schema) -> pa.Table:
+        """Read a table of which the version lists the digest."""
         data = self.storage.read(key)
         found = hashlib.sha256(data).hexdigest()
         if found != sha256:
@@ -134,7 +135,15 @@ class DatasetReader:
                 f"{self.storage.uri}/{key} has sha256 {found[:12]}…, and version {self.version.version} lists "
                 f"{sha256[:12]}…; restore it from a copy or ingest again"
             )
+        return table_from_bytes(data, columns, f"{self.storage.uri}/{key}")
+
+
+def table_from_bytes(data: bytes, columns: pa.Schema, where: str) -> pa.Table:
+    """Return a table of clips or of videos; CorruptShardError, which names ``where``, when it is none."""
+    try:
         table = pq.read_table(io.BytesIO(data))
-        if table.schema.names != columns.names:
-            raise CorruptShardError(f"{self.storage.uri}/{key} has columns {table.schema.names}")
-        return table
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptShardError(f"{where} is no parquet table: {error}") from error
+    if table.schema.names != columns.names:
+        raise CorruptShardError(f"{where} has columns {table.schema.names}")
+    return table
