@@ -21,14 +21,18 @@ from infra.errors import CorruptShardError, StorageError
 from infra.fetch import file_digest
 from infra.storage import Storage
 from pipeline.dataset.format import (
+    AUDIO,
     KEY_PATTERN,
     MANIFEST_COLUMNS,
-    MEMBERS,
+    MAPS,
+    META,
     PRETRAIN_FRAMES,
     SCHEMA,
+    VIDEO,
     VIDEO_COLUMNS,
     done_key,
     manifest_key,
+    members,
     shard_key,
     videos_key,
     work_key,
@@ -37,7 +41,7 @@ from pipeline.dataset.sample import meta_from_bytes, regions_from_bytes
 from pipeline.dataset.tar import TarReader, TarWriter
 from pipeline.dataset.versions import ShardEntry
 from pipeline.dataset.work import CLIPS, OUTCOME, REGIONS, outcome_from_bytes
-from pipeline.rows import ClipMeta, VideoOutcome
+from pipeline.rows import ClipMeta, RejectReason, VideoInfo, VideoOutcome
 
 
 def write_unit(storage: Storage, unit: str, videos: Sequence[str], scratch: Path) -> ShardEntry:
@@ -58,14 +62,32 @@ def write_unit(storage: Storage, unit: str, videos: Sequence[str], scratch: Path
     with contextlib.ExitStack() as cleaning:
         cleaning.callback(path.unlink, missing_ok=True)
         rows = _write_tar(storage, unit, [outcome.video for outcome in outcomes if outcome.clips], path)
-        _check_tar(path, rows)
-        tar_digest, tar_bytes = (file_digest(path), path.stat().st_size) if rows else (None, 0)
-        manifest = _parquet(rows, MANIFEST_COLUMNS, {"tar_sha256": tar_digest or ""})
-        table = _parquet([_video_row(outcome) for outcome in outcomes], VIDEO_COLUMNS, {})
-        if rows:
-            storage.upload(path, shard_key(unit))
-            if (stored := storage.size(shard_key(unit))) != tar_bytes:
-                raise StorageError(f"{storage.uri}/{shard_key(unit)} holds {stored} of {tar_bytes} bytes after writing")
+        return publish_unit(storage, unit, path, rows, [_video_row(outcome) for outcome in outcomes])
+
+
+def publish_unit(
+    storage: Storage, unit: str, path: Path, rows: list[dict[str, Any]], videos: list[dict[str, Any]]
+) -> ShardEntry:
+    """Check and publish a finished tar, then its manifest, then its table of videos, then the done marker.
+
+    Args:
+        storage: the dataset.
+        unit: id of the unit.
+        path: the tar; not looked at when there are no rows.
+        rows: its clips in tar order, columns as in ``MANIFEST_COLUMNS``.
+        videos: what became of the unit's videos, sorted by digest, columns as in ``VIDEO_COLUMNS``.
+
+    Raises:
+        CorruptShardError, StorageError: as ``write_unit``.
+    """
+    _check_tar(path, rows)
+    tar_digest, tar_bytes = (file_digest(path), path.stat().st_size) if rows else (None, 0)
+    manifest = _parquet(rows, MANIFEST_COLUMNS, {"tar_sha256": tar_digest or ""})
+    table = _parquet(videos, VIDEO_COLUMNS, {})
+    if rows:
+        storage.upload(path, shard_key(unit))
+        if (stored := storage.size(shard_key(unit))) != tar_bytes:
+            raise StorageError(f"{storage.uri}/{shard_key(unit)} holds {stored} of {tar_bytes} bytes after writing")
     storage.write(manifest_key(unit), manifest)
     storage.write(videos_key(unit), table)
     entry = ShardEntry(
@@ -76,7 +98,7 @@ def write_unit(storage: Storage, unit: str, videos: Sequence[str], scratch: Path
         videos_sha256=hashlib.sha256(table).hexdigest(),
         clips=len(rows),
         frames=sum(row["frames"] for row in rows),
-        videos=len(outcomes),
+        videos=len(videos),
         pretrain=dict(sorted(Counter(row["split"] for row in rows if row["pretrain"]).items())),
     )
     storage.write(done_key(unit), entry.model_dump_json().encode())
@@ -95,17 +117,17 @@ def _write_tar(storage: Storage, unit: str, videos: Sequence[str], path: Path) -
         return rows
     with TarWriter(path) as shard:
         for video in videos:
-            for meta, members in _finished_samples(storage, unit, video, path.parent):
+            for meta, sample in _finished_samples(storage, unit, video, path.parent):
                 start = shard.offset
-                for ending, data in zip(MEMBERS, members, strict=True):
-                    shard.add(meta.key + ending, data)
+                for ending in members(meta.audio):
+                    shard.add(meta.key + ending, sample[ending])
                 rows.append(_manifest_row(meta, start, shard.offset - start))
     return rows
 
 
 def _finished_samples(
     storage: Storage, unit: str, video: str, scratch: Path
-) -> Iterator[tuple[ClipMeta, tuple[bytes, bytes, bytes]]]:
+) -> Iterator[tuple[ClipMeta, dict[str, bytes]]]:
     clips_path, regions_path = scratch / f"{video}.{CLIPS}", scratch / f"{video}.{REGIONS}"
     with contextlib.ExitStack() as cleaning:
         for path, ending in ((clips_path, CLIPS), (regions_path, REGIONS)):
@@ -113,15 +135,17 @@ def _finished_samples(
             storage.download(work_key(unit, video, ending), path)
         clips = cleaning.enter_context(TarReader(clips_path))
         regions = cleaning.enter_context(TarReader(regions_path))
-        for key in (name.removesuffix(".mp4") for name in clips.names if name.endswith(".mp4")):
-            meta_bytes = clips.read(f"{key}.json")
-            meta, maps = meta_from_bytes(meta_bytes), regions.read(f"{key}.regions.npy")
-            regions_from_bytes(maps, meta.frames)
+        for key in (name.removesuffix(VIDEO) for name in clips.names if name.endswith(VIDEO)):
+            sample = {META: clips.read(key + META), VIDEO: clips.read(key + VIDEO), MAPS: regions.read(key + MAPS)}
+            meta = meta_from_bytes(sample[META])
+            regions_from_bytes(sample[MAPS], meta.frames)
+            if meta.audio:
+                sample[AUDIO] = clips.read(key + AUDIO)
             if not KEY_PATTERN.fullmatch(key) or meta.key != key or meta.video != video:
                 raise CorruptShardError(
                     f"a clip of video {video[:16]} is filed as {key!r} and calls itself {meta.key!r}"
                 )
-            yield meta, (meta_bytes, clips.read(f"{key}.mp4"), maps)
+            yield meta, sample
 
 
 def _check_tar(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -129,7 +153,7 @@ def _check_tar(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
         return
     with TarReader(path) as tar:
-        expected = [row["key"] + ending for row in rows for ending in MEMBERS]
+        expected = [row["key"] + ending for row in rows for ending in members(row["audio"])]
         if tar.names != expected:
             raise CorruptShardError(f"{path.name}: the tar just written has other members than its manifest")
         for name in expected:
@@ -152,6 +176,7 @@ def _manifest_row(meta: ClipMeta, offset: int, size: int) -> dict[str, Any]:
         "identity": meta.identity,
         "labels": _json(meta.labels),
         "pretrain": meta.frames >= PRETRAIN_FRAMES,
+        "audio": meta.audio,
         **meta.quality.model_dump(),
     }
 
@@ -180,6 +205,18 @@ def _video_row(outcome: VideoOutcome) -> dict[str, Any]:
         "place": outcome.place,
         "content": outcome.content,
     }
+
+
+def outcome_from_row(row: dict[str, Any]) -> VideoOutcome:
+    """Return what became of a video from its row in a table of videos (inverse of how ``write_unit`` makes it)."""
+    known = all(row[name] is not None for name in ("width", "height", "fps", "frames"))
+    same = ("video", "name", "bytes", "decoded", "detected", "faces", "tracks", "clips", "duplicates", "detail")
+    return VideoOutcome(
+        **{name: row[name] for name in (*same, "place", "content")},
+        **{name: json.loads(row[name]) for name in ("filtered", "seconds", "labels")},
+        info=VideoInfo(row["width"], row["height"], row["fps"], row["frames"]) if known else None,
+        reject=RejectReason(row["reject"]) if row["reject"] else None,
+    )
 
 
 def _json(value: dict[str, Any]) -> str:

@@ -34,7 +34,9 @@ class DatasetBuilder:
     def digest(name: str) -> str:
         return hashlib.sha256(name.encode()).hexdigest()
 
-    def clip(self, video: str, track: int = 0, start: int = 0, frames: int = 64, split: str = "train") -> EncodedClip:
+    def clip(
+        self, video: str, track: int = 0, start: int = 0, frames: int = 64, split: str = "train", audio: bool = False
+    ) -> EncodedClip:
         meta = ClipMeta(
             key=clip_key(self.digest(video), track, start, RECIPE),
             video=self.digest(video),
@@ -53,15 +55,18 @@ class DatasetBuilder:
             recipe=RECIPE,
             labels={"label": "real"},
             split=split,
+            audio=audio,
         )
-        return EncodedClip(meta, f"mp4 of {meta.key}".encode())
+        return EncodedClip(meta, f"mp4 of {meta.key}".encode(), f"flac of {meta.key}".encode() if audio else None)
 
     def regions(self, clip: EncodedClip) -> np.ndarray:
         seed = int(hashlib.sha256(clip.meta.key.encode()).hexdigest()[:8], 16)
         shape = (region_rows(clip.meta.frames), 28, 28)
         return np.random.default_rng(seed).integers(0, 1 << 11, shape, dtype=np.uint16)
 
-    def finish(self, unit: str, video: str, clips: list[EncodedClip], reject: RejectReason | None = None) -> str:
+    def finish(
+        self, unit: str, video: str, clips: list[EncodedClip], reject: RejectReason | None = None, content: str = ""
+    ) -> str:
         """Write what the stages leave for one finished video; return its digest."""
         digest = self.digest(video)
         outcome = VideoOutcome(
@@ -79,16 +84,20 @@ class DatasetBuilder:
             detail="because" if reject else None,
             seconds={"decode": 0.5},
             labels={"label": "real"},
+            place=f"/source/{video}.mp4",
+            content=content,
         )
         if clips:
             with TarWriter(self.scratch / CLIPS) as tar:
                 for clip in clips:
                     tar.add(f"{clip.meta.key}.json", meta_to_bytes(clip.meta))
                     tar.add(f"{clip.meta.key}.mp4", clip.mp4)
+                    if clip.flac is not None:
+                        tar.add(f"{clip.meta.key}.flac", clip.flac)
                 tar.add(OUTCOME, outcome_to_bytes(outcome))
             with TarWriter(self.scratch / REGIONS) as tar:
                 for clip in clips:
-                    tar.add(f"{clip.meta.key}.regions.npy", regions_to_bytes(self.regions(clip)))
+                    tar.add(f"{clip.meta.key}.regions.npy.gz", regions_to_bytes(self.regions(clip)))
             for ending in (CLIPS, REGIONS):
                 self.storage.upload(self.scratch / ending, work_key(unit, digest, ending))
         write_outcome(self.storage, unit, outcome)
