@@ -24,10 +24,11 @@ from pipeline.dataset.reader import DatasetReader
 from pipeline.dataset.versions import Counts, DatasetVersion, Licence, latest_version, publish_version
 from pipeline.dataset.writer import read_done
 from pipeline.faces.backend import backend_licences
+from pipeline.places import is_inside, printable
 from pipeline.plan import Plan, plan_units, read_plan, write_plan
 from pipeline.recipe import recipe_difference, recipe_digest, recipe_settings
 from pipeline.rows import RejectReason, SourceVideo
-from pipeline.sources.folder import identify, is_inside, list_videos, printable, unreadable_digest
+from pipeline.sources.folder import identify, list_videos, unreadable_digest
 from pipeline.sources.split import assign_split
 from pipeline.stages import FinishedVideo, PlannedVideo
 

@@ -31,11 +31,11 @@ from pipeline.dataset.work import (
     write_outcome,
 )
 from pipeline.dataset.writer import write_unit
+from pipeline.places import local_path
 from pipeline.rejects import RejectError
 from pipeline.requests import Extract, Measure, Parse, Ready
 from pipeline.rows import RejectReason, SourceVideo, VideoOutcome
 from pipeline.scratch import scratch_folder
-from pipeline.sources.folder import local_path
 
 logger = logging.getLogger(__name__)
 

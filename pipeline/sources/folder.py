@@ -8,11 +8,11 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from infra.errors import ConfigError
-from infra.fetch import file_digest
+from pipeline.places import is_inside, locator, printable
 from pipeline.rows import ListedVideo, SourceVideo
+from pipeline.sources.content import content_digest, cut_digest
 from pipeline.sources.layouts import labels_of_path
 
 logger = logging.getLogger(__name__)
@@ -47,50 +47,34 @@ def list_videos(sources: Sequence[str]) -> Iterator[ListedVideo]:
 
 
 def identify(video: ListedVideo) -> SourceVideo:
-    """Read a local file once and return it with its identity: the sha256 of its bytes.
+    """Read a local video once and return it with its identity: the digest of its bytes, or of them and its cut.
 
-    A file that cannot be read is identified by its name (``unreadable_digest``) and becomes a reject later.
+    What cannot be read is identified by its name (``unreadable_digest``) and becomes a reject later.
     """
-    path = local_path(video.place)
     try:
-        size = os.stat(path).st_size
-        digest = file_digest(Path(path))
+        content, size = content_digest(video.place)
+        digest = cut_digest(content, video.cut)
     except OSError as error:
         logger.warning("%s cannot be read (%s); it will be listed as a reject", video.name, error.strerror)
-        size, digest = 0, unreadable_digest(video.name)
+        content = digest = unreadable_digest(video.name)
+        size = 0
     return SourceVideo(
-        digest, video.place, video.name, size,
-        labels=video.labels, split=video.split, identity=video.identity, place=video.place,
-    )  # fmt: skip
+        digest,
+        video.place,
+        video.name,
+        size,
+        labels=video.labels,
+        split=video.split,
+        identity=video.identity,
+        cut=video.cut,
+        place=video.place,
+        content="" if content == digest else content,
+    )
 
 
 def unreadable_digest(name: str) -> str:
     """Return the stand-in identity of a file whose bytes cannot be had."""
     return hashlib.sha256(b"unreadable:" + name.encode()).hexdigest()
-
-
-def locator(path: str) -> str:
-    """Return where a file is as text that any plan or table can hold: its path, or a ``file:`` URI if no UTF-8."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return "file:" + quote_from_bytes(os.fsencode(path))
-    return path
-
-
-def local_path(place: str) -> str:
-    """Inverse of ``locator``."""
-    return os.fsdecode(unquote_to_bytes(place.removeprefix("file:"))) if place.startswith("file:") else place
-
-
-def printable(path: str) -> str:
-    """Return a file name as valid UTF-8; bytes that are none are shown as escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def is_inside(path: str | Path, folder: str | Path) -> bool:
-    """Tell whether ``path`` lies in ``folder`` once links are resolved."""
-    return Path(path).resolve().is_relative_to(Path(folder).resolve())
 
 
 def _listed(path: str, name: str) -> ListedVideo:

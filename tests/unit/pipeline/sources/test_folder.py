@@ -7,16 +7,8 @@ from pathlib import Path
 import pytest
 
 from infra.errors import ConfigError
-from pipeline.sources.folder import (
-    identify,
-    is_inside,
-    list_videos,
-    local_path,
-    locator,
-    looks_like_video,
-    printable,
-    unreadable_digest,
-)
+from pipeline.places import is_inside, local_path, locator, printable
+from pipeline.sources.folder import identify, list_videos, looks_like_video, unreadable_digest
 
 MP4 = b"\x00\x00\x00\x20ftypisom" + bytes(200)
 
