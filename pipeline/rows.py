@@ -195,6 +195,8 @@ class ClipMeta(BaseModel):
     labels: dict[str, LabelValue] = {}
     split: str
     identity: str | None = None
+    cut: Cut | None = None
+    """The part of its file that the video is; frames, boxes and landmarks are counted within it."""
 
     @property
     def frames(self) -> int:
