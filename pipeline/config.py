@@ -18,6 +18,9 @@ class EmbeddedFaces(BaseConfig):
     """Long side, in pixels, of the frame that the detector sees; smaller is faster and misses small faces."""
     score_threshold: float = Field(default=0.5, gt=0, lt=1)
     """Least score of a detection."""
+    labelled_boxes: bool = False
+    """Take the boxes of YouTube Faces' ``<Person>.labeled_faces.txt`` where videos lie in its layout; other faces in
+    the picture are then left alone, and a video without labelled boxes is a reject."""
 
 
 class FacexlibFaces(BaseConfig):
@@ -35,6 +38,8 @@ class FacexlibFaces(BaseConfig):
     """Long side, in pixels, of the frame that the detector sees."""
     score_threshold: float = Field(default=0.8, gt=0, lt=1)
     """Least score of a detection."""
+    labelled_boxes: bool = False
+    """As in the embedded back-end."""
     device: str = "auto"
     """``auto`` takes a GPU where there is one; else ``cpu`` or ``cuda:N``."""
 
@@ -105,6 +110,17 @@ class LimitConfig(BaseConfig):
     """Frames decoded at a time; bounds memory."""
 
 
+class SplitLists(BaseConfig):
+    """The official split of one dataset: files that list names, as JSON or one a line (docs/ingestion-layouts.md)."""
+
+    train: str | None = None
+    """List of what is trained on."""
+    val: str | None = None
+    """List of the validation part."""
+    test: str | None = None
+    """List of the test part."""
+
+
 class SplitConfig(BaseConfig):
     """Which split a video without an official one falls into: a pure function of its digest (or identity)."""
 
@@ -112,6 +128,8 @@ class SplitConfig(BaseConfig):
     """Share of identities (else videos) held out for validation."""
     assign: dict[str, Literal["train", "val", "test"]] = {}
     """Glob over the video's name → split; the first match wins over the fraction."""
+    official: dict[Literal["youtube_faces", "faceforensics", "celebvhq", "mosei", "lrs2"], SplitLists] = {}
+    """Official splits of known datasets; they win over the globs. The lists' contents are part of the recipe."""
 
 
 class IngestConfig(BaseConfig):

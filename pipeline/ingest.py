@@ -133,7 +133,7 @@ def _check_recipe(latest: DatasetVersion | None, cfg: IngestConfig, recipe: str)
 
 def _list(cfg: IngestConfig, run: RunContext | None) -> list[SourceVideo]:
     """List and identify the videos of all sources, splits assigned."""
-    files = list(list_videos(cfg.sources))
+    files = list(list_videos(cfg.sources, cfg.split))
     videos = []
     with Progress("identify", len(files), unit="video", folder=run.dir if run else None) as progress:
         for file in files:

@@ -10,10 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from infra.errors import ConfigError
-from pipeline.places import is_inside, locator, printable
+from pipeline.config import SplitConfig
+from pipeline.places import frames_place, is_inside, locator, printable
 from pipeline.rows import ListedVideo, SourceVideo
 from pipeline.sources.content import content_digest, cut_digest
-from pipeline.sources.layouts import labels_of_path
+from pipeline.sources.layouts import Layouts
+from pipeline.sources.layouts.described import Described
+from pipeline.sources.layouts.youtube_faces import YouTubeFaces, frames_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -26,22 +29,29 @@ _NOT_VIDEO_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"M4A
 _SNIFF_BYTES = 189
 
 
-def list_videos(sources: Sequence[str]) -> Iterator[ListedVideo]:
+def list_videos(sources: Sequence[str], split: SplitConfig | None = None) -> Iterator[ListedVideo]:
     """Yield the videos of all sources, sorted within each.
 
     A folder is walked recursively. Files with a video extension are taken, and files of any other name whose first
     bytes are a video container's; hidden names, symbolic links that leave the folder, and linked folders are not.
     A single file is taken as it is. What is taken and turns out to be no video becomes a reject, not an error.
+    In the layouts of known datasets (``layouts``) a folder of frames is one video, a file may hold several, and labels,
+    identities and official splits come along.
+
+    Args:
+        sources: folders and files.
+        split: names the lists of official splits.
 
     Raises:
-        ConfigError: a source does not exist or cannot be listed.
+        ConfigError: a source does not exist or cannot be listed, or a label file or split list is damaged.
     """
+    layouts = Layouts(split)
     for source in sources:
         root = Path(source).absolute()
         if root.is_dir():
-            yield from _walk(root)
+            yield from _walk(root, layouts)
         elif root.exists():
-            yield _listed(str(root), root.name)
+            yield from _listed(str(root), root.name, layouts.describe(str(root), str(root.parent)))
         else:
             raise ConfigError(f"source {printable(source)} does not exist; give a folder of videos or a video file")
 
@@ -77,29 +87,53 @@ def unreadable_digest(name: str) -> str:
     return hashlib.sha256(b"unreadable:" + name.encode()).hexdigest()
 
 
-def _listed(path: str, name: str) -> ListedVideo:
-    labels, identity = labels_of_path(path)
+def _listed(path: str, name: str, described: Sequence[Described], *, frames: bool = False) -> Iterator[ListedVideo]:
+    """Yield the videos of a file or a folder of frames; only its size and time are asked for."""
+    size: int | None
+    fingerprint: str | None
     try:
-        status = os.stat(path)
-        size, fingerprint = status.st_size, f"{status.st_size}:{status.st_mtime_ns}"
+        if frames:
+            size, fingerprint = frames_fingerprint(path)
+        else:
+            status = os.stat(path)
+            size, fingerprint = status.st_size, f"{status.st_size}:{status.st_mtime_ns}"
     except OSError:  # listed all the same, and a reject later
         size, fingerprint = None, None
-    return ListedVideo(locator(path), printable(name), size, fingerprint, labels=labels, identity=identity)
+    for video in described:
+        yield ListedVideo(
+            frames_place(path) if frames else locator(path),
+            printable(f"{name}#{video.part}" if video.part else name),
+            size,
+            fingerprint and cut_digest(fingerprint, video.cut),
+            labels=video.labels,
+            split=video.split,
+            identity=video.identity and printable(video.identity),
+            cut=video.cut,
+        )
 
 
-def _walk(root: Path) -> Iterator[ListedVideo]:
+def _walk(root: Path, layouts: Layouts) -> Iterator[ListedVideo]:
     def refuse(error: OSError) -> None:
         if Path(error.filename) == root:
             raise ConfigError(f"source {printable(str(root))} cannot be listed: {error.strerror}")
         logger.warning("folder %s cannot be listed (%s); it is left out", printable(error.filename), error.strerror)
 
-    found = []
+    found: list[str] = []
+    folders_of_frames: set[str] = set()
     for folder, folders, files in os.walk(root, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.join(folder, name) for name in files if not name.startswith(".")]
-    for path in sorted(found):
-        if _is_offered(path, root):
-            yield _listed(path, Path(path).relative_to(root).as_posix())
+        if YouTubeFaces.is_copy(folder):
+            folders.clear()
+        elif YouTubeFaces.is_video(folder, files):
+            folders.clear()
+            folders_of_frames.add(folder)
+        else:
+            found += [os.path.join(folder, name) for name in files if not name.startswith(".")]
+    for path in sorted([*found, *folders_of_frames]):
+        frames = path in folders_of_frames
+        if frames or _is_offered(path, root):
+            name = Path(path).relative_to(root).as_posix() if path != str(root) else root.name
+            yield from _listed(path, name, layouts.describe(path, str(root)), frames=frames)
 
 
 def _is_offered(path: str, root: Path) -> bool:
