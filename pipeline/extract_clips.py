@@ -18,6 +18,7 @@ from pipeline.dataset.format import REGION_STRIDE, clip_key
 from pipeline.faces.backend import FaceDetector, build_detector, detector_name, parser_name
 from pipeline.faces.crop import blur_and_exposure, crop_square
 from pipeline.faces.filters import face_side, filter_reason
+from pipeline.faces.labelled import labelled_boxes
 from pipeline.faces.scan import Scan, scan_faces
 from pipeline.faces.track import build_track, link_detections
 from pipeline.media.clock import StageClock
@@ -97,6 +98,7 @@ class ClipExtractor:
                 self._cfg.track,
                 hold_bytes=HOLD_BYTES,
                 clock=clock,
+                choose=labelled_boxes(path, frames) if self._cfg.faces.labelled_boxes else None,
             )
             outcome = replace(outcome, decoded=scan.frames, faces=scan.faces)
             with clock("track"):

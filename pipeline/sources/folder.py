@@ -104,7 +104,7 @@ def _listed(path: str, name: str, described: Sequence[Described], *, frames: boo
             frames_place(path) if frames else locator(path),
             printable(f"{name}#{video.part}" if video.part else name),
             size,
-            fingerprint and cut_digest(fingerprint, video.cut),
+            fingerprint,
             labels=video.labels,
             split=video.split,
             identity=video.identity and printable(video.identity),
