@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_serializer
 
 from infra.config import BaseConfig
+from infra.download import FetchLimits
+from infra.urls import shown_url
 
 
 class EmbeddedFaces(BaseConfig):
@@ -132,11 +134,34 @@ class SplitConfig(BaseConfig):
     """Official splits of known datasets; they win over the globs. The lists' contents are part of the recipe."""
 
 
+class YoutubeConfig(BaseConfig):
+    """How ``youtube:ID`` is fetched, through yt-dlp."""
+
+    address: str = "https://www.youtube.com/watch?v={id}"
+    """Page of a video; ``{id}`` stands for its id. A mirror may be named here."""
+    format: str = "b[ext=mp4][height<=1080]/b[height<=1080]/b"
+    """yt-dlp's format selector; ``b`` is one file with picture and sound, which needs no merging."""
+
+
+class FetchConfig(FetchLimits):
+    """Getting bytes that are not on this machine."""
+
+    parallel: int = Field(default=8, ge=1, le=64)
+    """Videos read or fetched at a time."""
+    cache: str = ""
+    """Folder for files in the making, so that a killed fetch goes on; empty takes the user's cache folder."""
+    cache_mb: int = Field(default=20_000, ge=0)
+    """MB (10^6 bytes) of files in the making that are kept from earlier runs, newest first."""
+    youtube: YoutubeConfig = YoutubeConfig()
+    """YouTube."""
+
+
 class IngestConfig(BaseConfig):
     """Settings of ``marlin ingest``."""
 
     sources: tuple[str, ...] = ()
-    """Folders (walked recursively) and single files."""
+    """Folders (walked recursively), single files, manifests, ``s3://bucket/prefix``, ``http(s)://`` addresses of single
+    videos, ``youtube:ID``. In records and logs the addresses appear without user, password and query values."""
     out: str = "dataset"
     """Folder or s3://bucket/prefix of the dataset."""
     faces: Faces = EmbeddedFaces()
@@ -147,6 +172,8 @@ class IngestConfig(BaseConfig):
     """The stored clip."""
     limits: LimitConfig = LimitConfig()
     """Deadlines, memory, retries."""
+    fetch: FetchConfig = FetchConfig()
+    """Fetching from elsewhere."""
     split: SplitConfig = SplitConfig()
     """Train and validation split."""
     shard_mb: int = Field(default=256, ge=1)
@@ -157,3 +184,9 @@ class IngestConfig(BaseConfig):
     """Licence of the videos; it follows every model trained on them."""
     seed: int = 0
     """Seed of the split."""
+
+    @field_serializer("sources")
+    def _without_secrets(self, sources: tuple[str, ...]) -> list[str]:
+        return [
+            shown_url(source) if source.lower().startswith(("http://", "https://")) else source for source in sources
+        ]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import stat
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from infra.errors import ConfigError
-from pipeline.config import SplitConfig
 from pipeline.places import frames_place, is_inside, locator, printable
-from pipeline.rows import ListedVideo, SourceVideo
-from pipeline.sources.content import content_digest, cut_digest
+from pipeline.rows import ListedVideo
 from pipeline.sources.layouts import Layouts
 from pipeline.sources.layouts.described import Described
 from pipeline.sources.layouts.youtube_faces import YouTubeFaces, frames_fingerprint
@@ -27,64 +26,48 @@ VIDEO_EXTENSIONS = frozenset(
 """Names that are believed. (Not .ts, which is TypeScript more often: transport streams are known by content.)"""
 _NOT_VIDEO_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"M4A ", b"M4B ")
 _SNIFF_BYTES = 189
+_SETTLED_S = 2.0
+"""A file that changed this short ago may change again within one tick of its file system's clock."""
 
 
-def list_videos(sources: Sequence[str], split: SplitConfig | None = None) -> Iterator[ListedVideo]:
-    """Yield the videos of all sources, sorted within each.
+@dataclass(frozen=True, slots=True)
+class FolderSource:
+    """A folder, walked recursively (absolute path)."""
 
-    A folder is walked recursively. Files with a video extension are taken, and files of any other name whose first
-    bytes are a video container's; hidden names, symbolic links that leave the folder, and linked folders are not.
-    A single file is taken as it is. What is taken and turns out to be no video becomes a reject, not an error.
-    In the layouts of known datasets (``layouts``) a folder of frames is one video, a file may hold several, and labels,
-    identities and official splits come along.
+    root: Path
+    layouts: Layouts
 
-    Args:
-        sources: folders and files.
-        split: names the lists of official splits.
+    def list(self) -> Iterator[ListedVideo]:
+        """Yield its videos sorted by path, and see Source.
 
-    Raises:
-        ConfigError: a source does not exist or cannot be listed, or a label file or split list is damaged.
-    """
-    layouts = Layouts(split)
-    for source in sources:
-        root = Path(source).absolute()
-        if root.is_dir():
-            yield from _walk(root, layouts)
-        elif root.exists():
-            yield from _listed(str(root), root.name, layouts.describe(str(root), str(root.parent)))
-        else:
-            raise ConfigError(f"source {printable(source)} does not exist; give a folder of videos or a video file")
+        Files with a video extension are taken, and files of any other name whose first bytes are a video container's;
+        hidden names, symbolic links that leave the folder, and linked folders are not. What is taken and turns out to
+        be no video becomes a reject, not an error. In the layouts of known datasets (``layouts``) a folder of frames is
+        one video, a file may hold several, and labels, identities and official splits come along.
+        """
+        yield from _walk(self.root, self.layouts)
 
 
-def identify(video: ListedVideo) -> SourceVideo:
-    """Read a local video once and return it with its identity: the digest of its bytes, or of them and its cut.
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A single file (absolute path), taken as it is."""
 
-    What cannot be read is identified by its name (``unreadable_digest``) and becomes a reject later.
-    """
+    path: Path
+    layouts: Layouts
+
+    def list(self) -> Iterator[ListedVideo]:
+        """See Source."""
+        described = self.layouts.describe(str(self.path), str(self.path.parent))
+        yield from _listed(str(self.path), self.path.name, described)
+
+
+def begins_as_video(path: Path) -> bool:
+    """Tell whether a file's first bytes are a video container's; False where it cannot be read."""
     try:
-        content, size = content_digest(video.place)
-        digest = cut_digest(content, video.cut)
-    except OSError as error:
-        logger.warning("%s cannot be read (%s); it will be listed as a reject", video.name, error.strerror)
-        content = digest = unreadable_digest(video.name)
-        size = 0
-    return SourceVideo(
-        digest,
-        video.place,
-        video.name,
-        size,
-        labels=video.labels,
-        split=video.split,
-        identity=video.identity,
-        cut=video.cut,
-        place=video.place,
-        content="" if content == digest else content,
-    )
-
-
-def unreadable_digest(name: str) -> str:
-    """Return the stand-in identity of a file whose bytes cannot be had."""
-    return hashlib.sha256(b"unreadable:" + name.encode()).hexdigest()
+        with path.open("rb") as file:
+            return looks_like_video(file.read(_SNIFF_BYTES))
+    except OSError:
+        return False
 
 
 def _listed(path: str, name: str, described: Sequence[Described], *, frames: bool = False) -> Iterator[ListedVideo]:
@@ -96,7 +79,8 @@ def _listed(path: str, name: str, described: Sequence[Described], *, frames: boo
             size, fingerprint = frames_fingerprint(path)
         else:
             status = os.stat(path)
-            size, fingerprint = status.st_size, f"{status.st_size}:{status.st_mtime_ns}"
+            settled = time.time() - status.st_mtime > _SETTLED_S
+            size, fingerprint = status.st_size, f"{status.st_size}:{status.st_mtime_ns}" if settled else None
     except OSError:  # listed all the same, and a reject later
         size, fingerprint = None, None
     for video in described:
