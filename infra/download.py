@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _AGENT = "marlin-ingest/1"
-_PASSING = frozenset({408, 421, 425, 429, 500, 502, 503, 504})
+PASSING_STATUS = frozenset({408, 421, 425, 429, 500, 502, 503, 504})
+"""HTTP statuses that may be others on another try."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 _UNSAFE = re.compile(r"[^!-~]")
@@ -196,7 +197,7 @@ class WebClient:
                 return False
             partial.restart(None)
             raise Passing(f"{host} has no such part of the file")
-        if status in _PASSING or status >= 500:
+        if status in PASSING_STATUS or status >= 500:
             wait = _retry_after(fields.get("retry-after"))
             if wait is not None:
                 self._pace.pause(host, min(wait, self._limits.max_wait_s))

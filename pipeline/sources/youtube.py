@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.download import Passing, attempted
+from infra.download import PASSING_STATUS, Passing, attempted
 from infra.errors import ConfigError, FetchError, StorageError, TooLargeError, TransientError
 from infra.fetch import file_digest
 from infra.partial import Deadline, Fetched
@@ -17,9 +17,6 @@ from infra.urls import shown_url
 from pipeline.config import FetchConfig
 from pipeline.rows import ListedVideo
 from pipeline.sources.addresses import YOUTUBE
-
-_PASSING = ("timed out", "timeout", "HTTP Error 5", "HTTP Error 429", "Unable to download", "Connection", "resolve")
-"""Words of yt-dlp's errors that may pass; it has no type for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +110,28 @@ class _Silent:
 
 def _sorted(error: Any) -> Exception:
     """Turn yt-dlp's error into ours: what may pass, and what will not."""
-    inner = error.exc_info[1] if getattr(error, "exc_info", None) else None
-    if isinstance(inner, TooLargeError | TransientError):
-        return inner
+    from yt_dlp.networking.exceptions import HTTPError, TransportError
+
     text = re.sub(r"https?://\S+", lambda match: shown_url(match[0]), str(error).removeprefix("ERROR: "))
     text = " ".join(text.split())[:300]
-    return Passing(text) if any(words in text for words in _PASSING) else FetchError(text)
+    for cause in _causes(error):
+        if isinstance(cause, TooLargeError | TransientError):
+            return cause
+        if isinstance(cause, HTTPError):
+            return Passing(text) if cause.status in PASSING_STATUS or cause.status >= 500 else FetchError(text)
+        if isinstance(cause, TransportError | TimeoutError | ConnectionError):
+            return Passing(text)
+    return Passing(text) if "Got error" in text else FetchError(text)  # a broken download has no error of its own
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what led to it; yt-dlp keeps that in places of its own."""
+    seen: list[BaseException] = []
+    rest = [error]
+    while rest:
+        one = rest.pop(0)
+        if isinstance(one, BaseException) and one not in seen:
+            seen.append(one)
+            yield one
+            info = getattr(one, "exc_info", None) or (None, None)
+            rest += [info[1], getattr(one, "cause", None), one.__cause__, one.__context__]
