@@ -28,6 +28,7 @@ from pipeline.dataset.writer import write_unit
 from pipeline.known import read_known
 from pipeline.plan import plan_units
 from pipeline.rows import RejectReason, SourceVideo, VideoOutcome
+from pipeline.sources.layouts import Layouts
 from pipeline.sources.listing import open_source
 from pipeline.sources.seen import Seen
 from pipeline.sources.staging import Stager
@@ -66,7 +67,7 @@ def build(folder: Path, known: int, unit_videos: int, nights: int) -> tuple[Path
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"\0\0\0\x20ftypisom" + number.to_bytes(8))
         os.utime(path, (1.7e9, 1.7e9))
-    listed = list(open_source(str(source)).list())
+    listed = list(open_source(str(source), Layouts()).list())
     for night in range(nights):
         videos = stage(storage, listed[known * night // nights : known * (night + 1) // nights])
         units = [videos[at : at + unit_videos] for at in range(0, len(videos), unit_videos)]
@@ -108,7 +109,7 @@ def night(source: Path, storage: CountingStorage) -> tuple[dict[str, float], int
     """Time the steps of ``pipeline.ingest`` up to the plan; return seconds by step, and how many videos are planned."""
     storage.calls.clear()
     marks = [time.perf_counter()]
-    listed = list(open_source(str(source)).list())
+    listed = list(open_source(str(source), Layouts()).list())
     marks.append(time.perf_counter())
     latest = latest_version(storage)
     known, seen = read_known(storage, latest, refresh=True), Seen(storage)

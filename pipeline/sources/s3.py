@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from infra.s3 import list_objects, split_s3
 from pipeline.rows import ListedVideo
 from pipeline.sources.folder import VIDEO_EXTENSIONS
-from pipeline.sources.layouts import labels_of_path
+from pipeline.sources.layouts import Layouts
 
 ETAG = "etag:"
 """Begins the fingerprint of an object: its bytes and its ETag follow."""
@@ -20,6 +20,7 @@ class S3Source:
     """``s3://bucket/prefix``: the object of that name, and all below it. Other extensions would cost a request each."""
 
     uri: str
+    layouts: Layouts
 
     def list(self) -> Iterator[ListedVideo]:
         """See Source; hidden names and empty folder markers are left out."""
@@ -30,14 +31,15 @@ class S3Source:
             hidden = any(part.startswith(".") for part in PurePosixPath(item.key[base:]).parts)
             if path.suffix.lower() not in VIDEO_EXTENSIONS or item.key.endswith("/") or hidden:
                 continue
-            labels, identity = labels_of_path("/" + item.key)
+            described = self.layouts.describe_name("/" + item.key)
             yield ListedVideo(
                 f"s3://{bucket}/{item.key}",
                 item.key[base:] or path.name,
                 item.bytes,
                 f"{ETAG}{item.bytes}:{item.etag}" if item.etag else None,
-                labels=labels,
-                identity=identity,
+                labels=described.labels,
+                split=described.split,
+                identity=described.identity,
             )
 
 

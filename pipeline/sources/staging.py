@@ -128,13 +128,13 @@ class Stager:
             detail = str(error)[:500]
             logger.warning("%s: %s (%s)", shown_place(place), error.reason, detail)
             failed = replace(
-                _source_video(videos[0], Sight("", 0), ""),
+                source_video(videos[0], Sight("", 0), ""),
                 digest=standin_digest(place), cut=None, content="", reject=error.reason, detail=detail,
             )  # fmt: skip
             return None, Staged((failed,))
         if sight.content in self._removed:
             return None, Staged((), len(videos))
-        made = [_source_video(video, sight, path) for video in videos]
+        made = [source_video(video, sight, path) for video in videos]
         kept = tuple(video for video in made if video.digest not in self._removed)
         return sight, Staged(kept, len(made) - len(kept))
 
@@ -211,7 +211,8 @@ def _group(video: ListedVideo) -> str:
     return f"{place_identity(video.place)}\0{video.fingerprint}"
 
 
-def _source_video(video: ListedVideo, sight: Sight, path: str) -> SourceVideo:
+def source_video(video: ListedVideo, sight: Sight, path: str) -> SourceVideo:
+    """Return a listed video with what was found at its place; ``path`` is where workers read the bytes."""
     digest = cut_digest(sight.content, video.cut)
     return SourceVideo(
         digest,

@@ -136,12 +136,14 @@ def test_the_ledger_keeps_the_file_of_a_cut(reader: DatasetReader, sample_videos
 def test_a_file_that_changed_after_planning_is_not_taken_for_its_cut(sample_videos: Path, tmp_path: Path) -> None:
     """Bug caught: clips of another file under the identity of the planned one."""
     from pipeline.requests import Extract
-    from pipeline.sources.folder import identify, list_videos
+    from pipeline.sources.listing import list_sources
+    from pipeline.sources.seen import Sight
+    from pipeline.sources.staging import source_video
     from pipeline.workers import ClipWorker
 
     root = celebvhq(tmp_path / "c", {"v_0": CelebClip("v")}, {"v.mp4": sample_videos / "single_face.mp4"})
-    (listed,) = list_videos([str(root)])
-    video = identify(listed)
+    (listed,) = list_sources(IngestConfig(sources=(str(root),), out=str(tmp_path / "d")))
+    video = source_video(listed, Sight(*content_digest(listed.place)), listed.place)
     shutil.copy(sample_videos / "no_face.mp4", root / "v.mp4")
     outcome = ClipWorker(IngestConfig(), "ab" * 32)(Extract(video, video.path, tmp_path / "clips.tar"))
     assert (outcome.reject, outcome.detail) == ("unreadable", "changed between listing and reading")

@@ -23,9 +23,10 @@ class Layouts:
             ConfigError: one cannot be read, is damaged, or contradicts itself.
         """
         lists = (cfg or SplitConfig()).official
+        self._by_name = FaceForensics(lists.get("faceforensics"))
         self._layouts = (
             YouTubeFaces(lists.get("youtube_faces")),
-            FaceForensics(lists.get("faceforensics")),
+            self._by_name,
             Lrs2(lists.get("lrs2")),
             Mosei(lists.get("mosei")),
             CelebVHQ(lists.get("celebvhq")),
@@ -44,3 +45,7 @@ class Layouts:
         posix = PurePath(path).as_posix()
         told = (layout.describe(posix, root) for layout in self._layouts)
         return next((videos for videos in told if videos is not None), [Described()])
+
+    def describe_name(self, path: str) -> Described:
+        """Return what a posix path alone tells of a file that is not on this machine: no label file is looked for."""
+        return next(iter(self._by_name.describe(path, "/") or ()), Described())

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.places import frames_folder, frames_place, locator
-from pipeline.rows import Cut
+from pipeline.rows import Cut, ListedVideo
 from pipeline.sources.content import content_digest, cut_digest
-from pipeline.sources.folder import identify, list_videos
+from pipeline.sources.seen import Sight
+from pipeline.sources.staging import source_video
 
 FRAMES = {"3.2.jpg": b"two", "3.10.jpg": b"ten"}
 
@@ -70,6 +71,6 @@ def test_parts_of_a_file_are_videos_of_their_own_and_an_uncut_one_is_the_file() 
 def test_a_cut_video_keeps_the_digest_of_its_file(tmp_path: Path) -> None:
     """Bug caught: a worker that cannot tell whether the file is still the planned one."""
     (tmp_path / "a.mp4").write_bytes(b"abc")
-    (listed,) = list_videos([str(tmp_path / "a.mp4")])
-    whole = identify(listed)
+    listed = ListedVideo(str(tmp_path / "a.mp4"), "a.mp4")
+    whole = source_video(listed, Sight(*content_digest(listed.place)), listed.place)
     assert (whole.digest, whole.content) == (hashlib.sha256(b"abc").hexdigest(), "")

@@ -10,13 +10,14 @@ from infra.errors import ConfigError
 from pipeline.places import is_inside, local_path, locator, printable
 from pipeline.sources.content import content_digest
 from pipeline.sources.folder import looks_like_video
+from pipeline.sources.layouts import Layouts
 from pipeline.sources.listing import open_source
 
 MP4 = b"\x00\x00\x00\x20ftypisom" + bytes(200)
 
 
 def _names(*sources: Path) -> list[str]:
-    return [video.name for source in sources for video in open_source(str(source)).list()]
+    return [video.name for source in sources for video in open_source(str(source), Layouts()).list()]
 
 
 def test_videos_are_found_recursively_by_extension_or_content_and_nothing_else(tmp_path: Path) -> None:
@@ -41,7 +42,7 @@ def test_strange_names_survive_and_can_be_opened(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(MP4 + name.encode())
     raw = os.fsencode(tmp_path) + b"/bytes-\xff.mp4"
     Path(os.fsdecode(raw)).write_bytes(MP4 + b"raw")
-    listed = {video.name: video for video in open_source(str(tmp_path)).list()}
+    listed = {video.name: video for video in open_source(str(tmp_path), Layouts()).list()}
     assert set(listed) == {*names, "bytes-\\xff.mp4"}
     for video in listed.values():
         (video.place + video.name).encode()  # both can be stored as text
@@ -81,7 +82,7 @@ def test_a_pipe_is_never_opened(tmp_path: Path) -> None:
 def test_what_cannot_be_asked_is_listed_all_the_same(tmp_path: Path) -> None:
     """Bug caught: a vanished file that silently drops out of the ledger, or stops the crawl."""
     (tmp_path / "gone.mp4").symlink_to("nowhere.mp4")
-    (video,) = open_source(str(tmp_path)).list()
+    (video,) = open_source(str(tmp_path), Layouts()).list()
     assert (video.name, video.bytes, video.fingerprint) == ("gone.mp4", None, None)
 
 
@@ -89,14 +90,14 @@ def test_a_fingerprint_changes_with_the_bytes_and_young_files_have_none(tmp_path
     """Bug caught: a file that is still being copied in remembered half, and never read again."""
     path = tmp_path / "a.mp4"
     path.write_bytes(MP4)
-    (young,) = open_source(str(tmp_path)).list()
+    (young,) = open_source(str(tmp_path), Layouts()).list()
     assert young.fingerprint is None
     os.utime(path, (1e9, 1e9))
-    (first,) = open_source(str(tmp_path)).list()
-    (again,) = open_source(str(path)).list()
+    (first,) = open_source(str(tmp_path), Layouts()).list()
+    (again,) = open_source(str(path), Layouts()).list()
     assert first.fingerprint == again.fingerprint is not None
     os.utime(path, (1e9, 1e9 + 1))
-    (changed,) = open_source(str(tmp_path)).list()
+    (changed,) = open_source(str(tmp_path), Layouts()).list()
     assert changed.fingerprint not in (None, first.fingerprint)
 
 

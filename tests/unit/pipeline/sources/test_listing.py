@@ -16,6 +16,7 @@ from infra.errors import ConfigError
 from pipeline.config import IngestConfig
 from pipeline.rows import ListedVideo
 from pipeline.sources.addresses import is_local, shown_place, youtube_id
+from pipeline.sources.layouts import Layouts
 from pipeline.sources.listing import check_sources, list_sources, open_source
 from pipeline.sources.s3 import etag_of
 
@@ -41,7 +42,7 @@ def _write(path: Path, rows: list[dict]) -> Path:
 def test_a_manifests_own_columns_are_taken_as_such_and_others_are_labels(tmp_path: Path, ending: str) -> None:
     """Bug caught: an official split or a label lost on the way; empty cells that become labels."""
     manifest = _write(tmp_path / f"list.{ending}", ROWS)
-    first, second, third = open_source(str(manifest)).list()
+    first, second, third = open_source(str(manifest), Layouts()).list()
     assert first == ListedVideo("https://h/a.mp4", "first", None, "address", {"smile": "1"}, "val", "x")
     assert (second.place, second.name, second.labels) == ("s3://bucket/deep/b.mp4", "deep/b.mp4", {})
     assert (third.place, third.split, third.identity) == ("youtube:dQw4w9WgXcQ", None, None)
@@ -50,7 +51,7 @@ def test_a_manifests_own_columns_are_taken_as_such_and_others_are_labels(tmp_pat
 def test_typed_labels_keep_their_types_and_what_json_cannot_hold_is_left_out(tmp_path: Path) -> None:
     """Bug caught: a number that comes back as text; NaN that breaks a later reader's JSON."""
     row = {"url": "https://h/a", "i": 3, "f": 0.5, "b": True, "nan": float("nan"), "deep": {"x": [1]}}
-    (video,) = open_source(str(_write(tmp_path / "l.parquet", [row]))).list()
+    (video,) = open_source(str(_write(tmp_path / "l.parquet", [row])), Layouts()).list()
     assert video.labels == {"i": 3, "f": 0.5, "b": True, "deep": '{"x": [1]}'}
     assert [type(value) for value in video.labels.values()] == [int, float, bool, str]
 
@@ -58,7 +59,7 @@ def test_typed_labels_keep_their_types_and_what_json_cannot_hold_is_left_out(tmp
 def test_a_text_manifest_is_one_address_a_line(tmp_path: Path) -> None:
     """Bug caught: comments and blank lines taken for videos."""
     (tmp_path / "list.txt").write_text("# mine\n\nhttps://h/a.mp4\n  https://h/b.mp4?t=secret  \n")
-    videos = list(open_source(str(tmp_path / "list.txt")).list())
+    videos = list(open_source(str(tmp_path / "list.txt"), Layouts()).list())
     assert [video.name for video in videos] == ["h/a.mp4", "h/b.mp4"]
 
 
@@ -68,7 +69,7 @@ def test_a_text_manifest_is_one_address_a_line(tmp_path: Path) -> None:
 def test_a_manifest_cannot_name_files_of_this_machine(tmp_path: Path, entry: str) -> None:
     """Bug caught: a list from the internet that chooses which local files are read."""
     (tmp_path / "list.txt").write_text(f"{entry}\n")
-    (video,) = open_source(str(tmp_path / "list.txt")).list()
+    (video,) = open_source(str(tmp_path / "list.txt"), Layouts()).list()
     assert video.place.startswith("unknown:")
     assert not is_local(video.place)
 
@@ -93,7 +94,7 @@ def test_a_manifest_that_cannot_be_read_is_one_sentence(
     """Bug caught: a traceback, or half a list taken for the whole."""
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError, match=words) as caught:
-        list(open_source(str(tmp_path / name)).list())
+        list(open_source(str(tmp_path / name), Layouts()).list())
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -132,20 +133,20 @@ def test_a_prefix_is_listed_over_all_pages_and_no_further(bucket: str, monkeypat
         client.put_object(Bucket=bucket, Key=f"videos/{number:04d}.mp4", Body=b"x" * (number % 3))
     for key in ("videos2/a.mp4", "videos/readme.md", "videos/.hidden/b.mp4", "videos/sub/", 'videos/sub/ü "q".MOV'):
         client.put_object(Bucket=bucket, Key=key, Body=b"1")
-    videos = list(open_source(f"s3://{bucket}/videos").list())
+    videos = list(open_source(f"s3://{bucket}/videos", Layouts()).list())
     assert len(videos) == 13
     assert videos[1].name == "0001.mp4"
     assert videos[1].bytes == 1
     assert etag_of(videos[1].fingerprint) == client.head_object(Bucket=bucket, Key="videos/0001.mp4")["ETag"].strip('"')
     assert videos[-1].name == 'sub/ü "q".MOV'
-    (single,) = open_source(f"s3://{bucket}/videos2/a.mp4").list()
+    (single,) = open_source(f"s3://{bucket}/videos2/a.mp4", Layouts()).list()
     assert single.name == "a.mp4"
 
 
 def test_a_bucket_that_is_not_there_is_one_sentence(bucket: str) -> None:
     """Bug caught: boto3's traceback for a misspelt bucket."""
     with pytest.raises(ConfigError, match="cannot be listed: NoSuchBucket"):
-        list(open_source(f"s3://{bucket}-absent/videos").list())
+        list(open_source(f"s3://{bucket}-absent/videos", Layouts()).list())
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from infra.storage import Storage, open_storage
 from pipeline.config import FetchConfig
 from pipeline.known import Known
 from pipeline.rows import Cut, ListedVideo, RejectReason, SourceVideo
+from pipeline.sources.layouts import Layouts
 from pipeline.sources.listing import open_source
 from pipeline.sources.local import local_copy
 from pipeline.sources.seen import Seen, Sight, forget
@@ -170,7 +171,7 @@ def test_what_was_taken_down_is_neither_kept_nor_remembered(night: Night, server
     server.pages = {"/a": Page(BODY)}
     (tmp_path / "a.mp4").write_bytes(BODY)
     os.utime(tmp_path / "a.mp4", (1e9, 1e9))
-    listed = [_listed(server, "/a"), *open_source(str(tmp_path / "a.mp4")).list()]
+    listed = [_listed(server, "/a"), *open_source(str(tmp_path / "a.mp4"), Layouts()).list()]
     for _ in range(2):
         assert night(*listed, removed={DIGEST}) == []
         assert night.removed == 2
@@ -187,14 +188,14 @@ def test_local_files_stay_where_they_are_and_are_read_once(night: Night, tmp_pat
     path = tmp_path / "a.mp4"
     path.write_bytes(BODY)
     os.utime(path, (1e9, 1e9))
-    (video,) = night(*open_source(str(path)).list())
+    (video,) = night(*open_source(str(path), Layouts()).list())
     assert (video.path, video.digest, night.staged) == (str(path), DIGEST, [])
     known = Known({DIGEST: None})
     path.write_bytes(b"x" * len(BODY))
     os.utime(path, (1e9, 1e9))  # only reading it would tell
-    assert night(*open_source(str(path)).list(), known=known) == []
+    assert night(*open_source(str(path), Layouts()).list(), known=known) == []
     os.utime(path, (1e9, 1e9 + 1))
-    (changed,) = night(*open_source(str(path)).list(), known=known)
+    (changed,) = night(*open_source(str(path), Layouts()).list(), known=known)
     assert changed.digest == hashlib.sha256(b"x" * len(BODY)).hexdigest()
 
 
@@ -265,7 +266,7 @@ def test_objects_are_fetched_once_resumed_and_again_only_when_their_etag_changes
 
     client = boto3.client("s3")
     client.put_object(Bucket=bucket, Key="videos/a.mp4", Body=BODY)
-    (listed,) = open_source(f"s3://{bucket}/videos").list()
+    (listed,) = open_source(f"s3://{bucket}/videos", Layouts()).list()
     (video,) = night(listed)
     assert (video.digest, video.place) == (DIGEST, f"s3://{bucket}/videos/a.mp4")
     client.delete_object(Bucket=bucket, Key="videos/a.mp4")
@@ -277,7 +278,7 @@ def test_objects_are_fetched_once_resumed_and_again_only_when_their_etag_changes
     client.put_object(Bucket=bucket, Key="videos/a.mp4", Body=other)
     (stale,) = night(listed)
     assert (stale.reject, "changed" in str(stale.detail)) == (RejectReason.UNREACHABLE, True)
-    (fresh,) = open_source(f"s3://{bucket}/videos").list()
+    (fresh,) = open_source(f"s3://{bucket}/videos", Layouts()).list()
     monkeypatch.setattr("infra.s3._CHUNK", 100)
     monkeypatch.setattr("infra.partial.Partial.write", _breaking_after(700))
     (video,) = night(fresh)
