@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -118,7 +117,7 @@ def night(source: Path, storage: CountingStorage) -> tuple[dict[str, float], int
     marks.append(time.perf_counter())
     videos: list[SourceVideo] = []
     if found.due:
-        for place in Stager(storage, FetchConfig(), Seen(storage), known).stage(found.due):
+        for place in Stager(storage, FetchConfig(), seen, known).stage(found.due):
             videos += place.videos
     units = plan_units(videos, known, RECIPE, 256_000_000, version=latest.version + 1 if latest else 1)
     marks.append(time.perf_counter())
@@ -127,7 +126,7 @@ def night(source: Path, storage: CountingStorage) -> tuple[dict[str, float], int
 
 
 def measure(source: Path, storage: CountingStorage, new: int) -> tuple[dict[str, float], int]:
-    """Median seconds by step over a few nights, each with ``new`` videos that no earlier one saw; and objects read."""
+    """Seconds by step of the fastest of a few nights, each with ``new`` videos that no earlier saw; objects read."""
     times: list[dict[str, float]] = []
     for repeat in range(REPEATS):
         path = source / f"new-{repeat}.mp4"
@@ -138,7 +137,7 @@ def measure(source: Path, storage: CountingStorage, new: int) -> tuple[dict[str,
         if planned != new:
             sys.exit(f"{planned} videos were planned, and {new} are new")
         times.append(taken)
-    return {name: statistics.median(taken[name] for taken in times) for name in times[0]}, storage.calls["read"]
+    return min(times, key=lambda taken: sum(taken.values())), storage.calls["read"]
 
 
 def main() -> None:

@@ -48,6 +48,26 @@ class DryRun:
     by_kind: dict[str, int] = field(default_factory=dict)
     """Of the ``videos``, how many lie where: ``local``, ``s3``, ``http``, ``https``, ``youtube``, ``unknown``."""
 
+    def lines(self) -> list[str]:
+        """Say it to a person."""
+        where = ", ".join(f"{count} {kind}" for kind, count in self.by_kind.items())
+        said = [
+            f"{self.dataset}: " + (f"version {self.version}" if self.version else "no version yet"),
+            f"{self.listed} videos listed: {self.known} known, {self.removed} taken down, {self.videos} to do"
+            + (f" ({where})" if where else ""),
+        ]
+        if self.videos:
+            size = f"{self.bytes / 1e6:.1f} MB" + (f", and {self.unsized} of unknown size" if self.unsized else "")
+            rate = (
+                "no rate is known yet" if self.seconds is None else f"about {self.seconds:.0f} s of one worker's time"
+            )
+            said.append(f"{size}; {rate}; twins of known videos turn out when they are read")
+        if self.retried:
+            said.append(f"{self.retried} of them were rejected before")
+        if self.pending:
+            said.append(f"an unfinished plan of {self.pending} videos comes first")
+        return said
+
 
 def plan_ingest(cfg: IngestConfig, *, retry: Collection[RejectReason] = ()) -> DryRun:
     """Return what ``ingest`` would do with these settings; errors as there."""

@@ -102,6 +102,7 @@ def _walk(root: Path, layouts: Layouts) -> Iterator[ListedVideo]:
             raise ConfigError(f"source {printable(str(root))} cannot be listed: {error.strerror}")
         logger.warning("folder %s cannot be listed (%s); it is left out", printable(error.filename), error.strerror)
 
+    base = os.path.join(root, "")
     found: list[str] = []
     folders_of_frames: set[str] = set()
     for folder, folders, files in os.walk(root, onerror=refuse):
@@ -116,7 +117,7 @@ def _walk(root: Path, layouts: Layouts) -> Iterator[ListedVideo]:
     for path in sorted([*found, *folders_of_frames]):
         frames = path in folders_of_frames
         if frames or _is_offered(path, root):
-            name = Path(path).relative_to(root).as_posix() if path != str(root) else root.name
+            name = path[len(base) :] if path != str(root) else root.name
             yield from _listed(path, name, layouts.describe(path, str(root)), frames=frames)
 
 
@@ -124,7 +125,7 @@ def _is_offered(path: str, root: Path) -> bool:
     if os.path.islink(path) and not is_inside(path, root):
         logger.warning("%s is a link that leaves its source; it is not followed", printable(path))
         return False
-    has_extension = Path(path).suffix.lower() in VIDEO_EXTENSIONS
+    has_extension = os.path.splitext(path)[1].lower() in VIDEO_EXTENSIONS
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe or device would block whoever opens it
             return False

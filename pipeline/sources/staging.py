@@ -88,7 +88,7 @@ class Stager:
         self._stored = set(storage.list(STAGED_PREFIX))
         self._storing = threading.Lock()
         self._stop = threading.Event()
-        self._web = WebClient(cfg, self._stop)
+        self._web: Any = None
         self._s3: Any = None
 
     def stage(self, due: Iterable[ListedVideo]) -> Generator[Staged]:
@@ -105,9 +105,12 @@ class Stager:
             sweep_partials(self._cache, self._cfg.cache_mb * 1_000_000)
         if any(videos[0].place.startswith("s3://") for videos in groups.values()):
             self._s3 = s3_client(self._cfg)
+        if any(is_web(videos[0].place) for videos in groups.values()):
+            self._web = WebClient(self._cfg, self._stop)
         with contextlib.ExitStack() as cleaning:
             cleaning.callback(self._seen.flush)
-            cleaning.callback(self._web.close)
+            if self._web is not None:
+                cleaning.callback(self._web.close)
             pool = cleaning.enter_context(ThreadPoolExecutor(self._cfg.parallel, thread_name_prefix="stage"))
             cleaning.callback(self._stop.set)  # first: whatever ends this, no fetch goes on for long
             results = _bounded(pool, 2 * self._cfg.parallel, self._place, groups.values())

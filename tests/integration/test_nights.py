@@ -80,6 +80,7 @@ def test_a_manifest_a_folder_and_their_next_nights(
     assert (dry.version, dry.listed, dry.known, dry.videos, dry.unsized) == (None, 6, 0, 6, 4)
     assert dry.by_kind == {"http": 3, "local": 2, "unknown": 1}
     assert (server.asked, dry.seconds) == ([], None)
+    assert "6 videos listed: 0 known, 0 taken down, 6 to do (3 http, 2 local, 1 unknown)" in dry.lines()
 
     with RunContext.create("ingest", cfg, folder=tmp_path / "run") as run:
         first = ingest(cfg, run)
