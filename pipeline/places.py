@@ -41,4 +41,4 @@ def printable(path: str) -> str:
 
 def is_inside(path: str | Path, folder: str | Path) -> bool:
     """Tell whether ``path`` lies in ``folder`` once links are resolved."""
-    return Path(path).resolve().is_relative_to(Path(folder).resolve())
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))  # Path.resolve raises on a circle

@@ -49,6 +49,8 @@ def open_source(text: str, layouts: Layouts) -> Source:
     if not path.exists():
         known = "a folder of videos, a video file, a manifest, s3://bucket/prefix, an http(s):// address or youtube:ID"
         raise ConfigError(f"source {shown_place(text)} does not exist; give {known}")
+    if not path.is_file():  # a pipe or device would block whoever opens it
+        raise ConfigError(f"source {shown_place(text)} is neither a folder nor a file; give one of them")
     if path.suffix.lower() in MANIFEST_ENDINGS and not begins_as_video(path):
         return ManifestSource(path)
     return FileSource(path, layouts)

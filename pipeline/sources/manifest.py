@@ -84,7 +84,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     with pq.ParquetFile(path) as file:
         _check_columns(file.schema_arrow.names)
         number = 0
-        for batch in file.iter_batches(batch_size=4096):
+        for batch in file.iter_batches(batch_size=4096, use_threads=False):
             for row in batch.to_pylist():
                 number += 1
                 yield number, row

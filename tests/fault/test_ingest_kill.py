@@ -23,7 +23,7 @@ from pipeline.ingest import ingest
 from pipeline.sources.web import UNCHANGING
 from tests.support.web_server import Page, web_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 INGEST = """
 import json, sys

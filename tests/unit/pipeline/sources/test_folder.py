@@ -77,6 +77,8 @@ def test_a_pipe_is_never_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "a.mp4").write_bytes(MP4)
     assert _names(tmp_path) == ["a.mp4"]
+    with pytest.raises(ConfigError, match="neither a folder nor a file"):
+        _names(tmp_path / "pipe")
 
 
 def test_what_cannot_be_asked_is_listed_all_the_same(tmp_path: Path) -> None:
