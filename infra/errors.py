@@ -13,6 +13,18 @@ class TransientError(ProjectError):
     """A failure that may pass (network, throttling); the only kind that is retried."""
 
 
+class FetchError(ProjectError):
+    """Bytes cannot be had from where they are said to be, and asking again would not help."""
+
+
+class RefusedError(FetchError):
+    """An address is one that the settings do not allow."""
+
+
+class TooLargeError(FetchError):
+    """There are more bytes than the settings allow."""
+
+
 class StorageError(ProjectError):
     """A read or write of the store failed for good."""
 

@@ -90,6 +90,10 @@ class LocalStorage:
     def _path(self, key: str) -> Path:
         return self._root / checked_key(key)
 
+    def local_path(self, key: str) -> str:
+        """Return where the object lies, for readers that open files; do not write there."""
+        return str(self._path(key))
+
     def read(self, key: str) -> bytes:
         """See Storage."""
         return _local(lambda: self._path(key).read_bytes(), "read", self._path(key))
@@ -199,10 +203,9 @@ class S3Storage:
     @property
     def _client(self) -> Any:
         if self._client_cache is None:
-            import boto3
-            from botocore.config import Config
+            from infra.s3 import s3_client
 
-            self._client_cache = boto3.client("s3", config=Config(retries={"mode": "standard", "max_attempts": 3}))
+            self._client_cache = s3_client()
         return self._client_cache
 
     def _key(self, key: str) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_serializer
 
 from infra.config import BaseConfig
+from infra.download import FetchLimits
+from infra.urls import shown_url
 
 
 class EmbeddedFaces(BaseConfig):
@@ -21,6 +23,9 @@ class EmbeddedFaces(BaseConfig):
     forehead: float = Field(default=0.68, gt=0, le=1.5)
     """Height of the skin above the brows, over the distance from brows to the base of the nose: by the rule of thirds
     it is 1 up to the hairline; less keeps off the hair."""
+    labelled_boxes: bool = False
+    """Take the boxes of YouTube Faces' ``<Person>.labeled_faces.txt`` where videos lie in its layout; other faces in
+    the picture are then left alone, and a video without labelled boxes is a reject."""
 
 
 class FacexlibFaces(BaseConfig):
@@ -38,6 +43,8 @@ class FacexlibFaces(BaseConfig):
     """Long side, in pixels, of the frame that the detector sees."""
     score_threshold: float = Field(default=0.8, gt=0, lt=1)
     """Least score of a detection."""
+    labelled_boxes: bool = False
+    """As in the embedded back-end."""
     device: str = "auto"
     """``auto`` takes a GPU where there is one; else ``cpu`` or ``cuda:N``."""
 
@@ -108,6 +115,17 @@ class LimitConfig(BaseConfig):
     """Frames decoded at a time; bounds memory."""
 
 
+class SplitLists(BaseConfig):
+    """The official split of one dataset: files that list names, as JSON or one a line (docs/ingestion-layouts.md)."""
+
+    train: str | None = None
+    """List of what is trained on."""
+    val: str | None = None
+    """List of the validation part."""
+    test: str | None = None
+    """List of the test part."""
+
+
 class SplitConfig(BaseConfig):
     """Which split a video without an official one falls into: a pure function of its digest (or identity)."""
 
@@ -115,13 +133,38 @@ class SplitConfig(BaseConfig):
     """Share of identities (else videos) held out for validation."""
     assign: dict[str, Literal["train", "val", "test"]] = {}
     """Glob over the video's name → split; the first match wins over the fraction."""
+    official: dict[Literal["youtube_faces", "faceforensics", "celebvhq", "mosei", "lrs2"], SplitLists] = {}
+    """Official splits of known datasets; they win over the globs. The lists' contents are part of the recipe."""
+
+
+class YoutubeConfig(BaseConfig):
+    """How ``youtube:ID`` is fetched, through yt-dlp."""
+
+    address: str = "https://www.youtube.com/watch?v={id}"
+    """Page of a video; ``{id}`` stands for its id. A mirror may be named here."""
+    format: str = "b[ext=mp4][height<=1080]/b[height<=1080]/b"
+    """yt-dlp's format selector; ``b`` is one file with picture and sound, which needs no merging."""
+
+
+class FetchConfig(FetchLimits):
+    """Getting bytes that are not on this machine."""
+
+    parallel: int = Field(default=8, ge=1, le=64)
+    """Videos read or fetched at a time."""
+    cache: str = ""
+    """Folder for files in the making, so that a killed fetch goes on; empty takes the user's cache folder."""
+    cache_mb: int = Field(default=20_000, ge=0)
+    """MB (10^6 bytes) of files in the making that are kept from earlier runs, newest first."""
+    youtube: YoutubeConfig = YoutubeConfig()
+    """YouTube."""
 
 
 class IngestConfig(BaseConfig):
     """Settings of ``marlin ingest``."""
 
     sources: tuple[str, ...] = ()
-    """Folders (walked recursively) and single files."""
+    """Folders (walked recursively), single files, manifests, ``s3://bucket/prefix``, ``http(s)://`` addresses of single
+    videos, ``youtube:ID``. In records and logs the addresses appear without user, password and query values."""
     out: str = "dataset"
     """Folder or s3://bucket/prefix of the dataset."""
     faces: Faces = EmbeddedFaces()
@@ -132,6 +175,8 @@ class IngestConfig(BaseConfig):
     """The stored clip."""
     limits: LimitConfig = LimitConfig()
     """Deadlines, memory, retries."""
+    fetch: FetchConfig = FetchConfig()
+    """Fetching from elsewhere."""
     split: SplitConfig = SplitConfig()
     """Train and validation split."""
     shard_mb: int = Field(default=256, ge=1)
@@ -142,3 +187,9 @@ class IngestConfig(BaseConfig):
     """Licence of the videos; it follows every model trained on them."""
     seed: int = 0
     """Seed of the split."""
+
+    @field_serializer("sources")
+    def _without_secrets(self, sources: tuple[str, ...]) -> list[str]:
+        return [
+            shown_url(source) if source.lower().startswith(("http://", "https://")) else source for source in sources
+        ]

@@ -18,11 +18,12 @@ from pipeline.dataset.format import REGION_STRIDE, clip_key
 from pipeline.faces.backend import FaceDetector, build_detector, detector_name, parser_name
 from pipeline.faces.crop import blur_and_exposure, crop_square
 from pipeline.faces.filters import face_side, filter_reason
+from pipeline.faces.labelled import labelled_boxes
 from pipeline.faces.scan import Scan, scan_faces
 from pipeline.faces.track import build_track, link_detections
 from pipeline.media.clock import StageClock
-from pipeline.media.decode import VideoFrames
 from pipeline.media.encode import encode_clip
+from pipeline.media.frames import open_frames
 from pipeline.media.probe import probe
 from pipeline.rejects import RejectError
 from pipeline.rows import (
@@ -87,9 +88,9 @@ class ClipExtractor:
         outcome = VideoOutcome.of(video)
         try:
             with clock("probe"):
-                info = probe(path, self._cfg.limits.max_pixels)
+                info = probe(path, self._cfg.limits.max_pixels, video.cut)
             outcome = replace(outcome, info=info)
-            frames = VideoFrames(path)
+            frames = open_frames(path, video.cut)
             chunk = self._cfg.limits.chunk_frames
             scan = scan_faces(
                 clock.over("decode", frames.iter_chunks(chunk)),
@@ -97,6 +98,7 @@ class ClipExtractor:
                 self._cfg.track,
                 hold_bytes=HOLD_BYTES,
                 clock=clock,
+                choose=labelled_boxes(path, frames) if self._cfg.faces.labelled_boxes else None,
             )
             outcome = replace(outcome, decoded=scan.frames, faces=scan.faces)
             with clock("track"):
@@ -186,6 +188,7 @@ class ClipExtractor:
             labels=video.labels,
             split=split,
             identity=video.identity,
+            cut=video.cut,
         )
         return EncodedClip(meta, encode_clip(crops_FHWC, info.fps, self._cfg.clip))
 

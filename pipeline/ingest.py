@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,15 +21,22 @@ from infra.storage import LocalStorage, Storage, open_storage
 from pipeline.config import IngestConfig
 from pipeline.dataset.format import PLAN_KEY, manifest_key, shard_key, videos_key
 from pipeline.dataset.lock import writer_lock
-from pipeline.dataset.reader import DatasetReader
+from pipeline.dataset.takedown import read_removed
 from pipeline.dataset.versions import Counts, DatasetVersion, Licence, latest_version, publish_version
+from pipeline.dataset.work import read_outcome, write_outcome
 from pipeline.dataset.writer import read_done
 from pipeline.faces.backend import backend_licences
-from pipeline.plan import Plan, plan_units, read_plan, write_plan
+from pipeline.known import Known, read_known
+from pipeline.plan import Plan, Unit, plan_units, read_plan, write_plan
 from pipeline.recipe import recipe_difference, recipe_digest, recipe_settings
-from pipeline.rows import RejectReason, SourceVideo
-from pipeline.sources.folder import identify, is_inside, list_videos, printable, unreadable_digest
+from pipeline.rows import RejectReason, SourceVideo, VideoOutcome
+from pipeline.sources.addresses import shown_place
+from pipeline.sources.listing import check_sources, list_sources
+from pipeline.sources.local import STAGED_PREFIX
+from pipeline.sources.seen import Seen
 from pipeline.sources.split import assign_split
+from pipeline.sources.staging import Stager
+from pipeline.sources.triage import triage
 from pipeline.stages import FinishedVideo, PlannedVideo
 
 logger = logging.getLogger(__name__)
@@ -54,107 +62,114 @@ class IngestReport:
     wall_s: float = 0.0
 
 
-def ingest(cfg: IngestConfig, run: RunContext | None = None) -> IngestReport:
+def ingest(cfg: IngestConfig, run: RunContext | None = None, *, retry: Collection[RejectReason] = ()) -> IngestReport:
     """Bring the dataset up to date with its sources.
 
-    Videos that some unit of the newest version covers are not decoded again. A plan that an earlier ingest left
+    Videos that the newest version knows are neither read nor decoded again. A plan that an earlier ingest left
     unfinished is finished first and becomes a version of its own. With nothing new no version is made.
 
     Args:
         cfg: sources, settings, and where the dataset is.
         run: run folder to record inputs, outputs and progress in.
+        retry: listed videos that were rejected for one of these reasons are treated again. (What could not be read or
+            reached is always tried again.)
 
     Raises:
         ConfigError: no source, an absent one, nothing in it that looks like a video, a dataset inside its own source,
             or settings that differ from those that made the dataset.
         DatasetError: the dataset is damaged, or another ingest writes it.
         StorageError: the store refuses (disk full, say). The last version stays intact; run again to continue.
+        TransientError: a source cannot be listed now.
     """
     start = time.monotonic()
-    _check_sources(cfg)
+    check_sources(cfg)
     storage = open_storage(cfg.out)
     with writer_lock(storage):
         before = latest_version(storage)
         recipe = recipe_digest(cfg)
-        _check_recipe(before, cfg, recipe)
+        check_recipe(before, cfg, recipe)
         finished = list(_finish_old_plan(storage, cfg, before, recipe, run))
-        listed = _list(cfg, run)
         latest = latest_version(storage)
-        if not listed and latest is None:
-            raise ConfigError(f"no video was found in {', '.join(map(printable, cfg.sources))}; no dataset was made")
-        units = plan_units(listed, _known(storage, latest), recipe, cfg.shard_mb * 1_000_000)
+        known = read_known(storage, latest, refresh=True)
+        offer = _stage(storage, cfg, known, retry, run)
+        if not offer.listed and latest is None:
+            raise ConfigError(f"no video was found in {_named(cfg)}; no dataset was made")
+        due = latest.version + 1 if latest else 1
+        units = plan_units(offer.videos, known, recipe, cfg.shard_mb * 1_000_000, version=due, retry=retry)
         if units:
-            plan = Plan(version=latest.version + 1 if latest else 1, recipe_digest=recipe, units=units)
+            plan = Plan(version=due, recipe_digest=recipe, units=units)
             write_plan(storage, plan)
             finished += _carry_out(storage, cfg, plan, latest, run)
+        else:
+            _sweep(storage)
         latest = latest_version(storage)
-    if latest is None:  # a plan with units always ends in a version
-        raise DatasetError(f"{storage.uri} has no version after its ingest; run again")
-    made = before is None or latest.version > before.version
+    made = latest is not None and (before is None or latest.version > before.version)
+    if latest is None:
+        raise ConfigError(f"every video of {_named(cfg)} was taken down; no dataset was made")
     if not made:
-        logger.info("nothing new in %d videos; version %d stays the newest", len(listed), latest.version)
-    rejects = Counter(video.reject for video in finished if video.reject)
+        logger.info("nothing new in %d videos; version %d stays the newest", offer.listed, latest.version)
+    rejects = Counter(str(video.reject) for video in finished if video.reject)
+    rejects.update({str(RejectReason.REMOVED): offer.removed} if offer.removed else {})
     report = IngestReport(
         dataset=storage.uri,
         version=latest.version,
         new=made,
         counts=latest.counts,
-        listed=len(listed),
+        listed=offer.listed,
         treated=len(finished),
         clips=sum(video.clips for video in finished),
         rejects=dict(sorted(rejects.items())),
         wall_s=round(time.monotonic() - start, 2),
     )
-    _record(run, cfg, listed, latest, report)
+    _record(run, cfg, offer, latest, report)
     return report
 
 
-def _check_sources(cfg: IngestConfig) -> None:
-    if not cfg.sources:
-        raise ConfigError("no source is given; name folders or video files: marlin ingest SOURCE... --out DATASET")
-    for source in cfg.sources:
-        if not Path(source).exists():
-            raise ConfigError(f"source {printable(source)} does not exist; give a folder of videos or a video file")
-        if "://" not in cfg.out and Path(source).is_dir() and is_inside(cfg.out, source):
-            raise ConfigError(
-                f"the dataset {cfg.out} lies inside its source {printable(source)}; put it elsewhere (out=…)"
-            )
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """What the sources offer: staged ``videos``, digests that need no work, and how many may not return."""
+
+    videos: tuple[SourceVideo, ...]
+    settled: tuple[str, ...]
+    listed: int
+    removed: int
 
 
-def _check_recipe(latest: DatasetVersion | None, cfg: IngestConfig, recipe: str) -> None:
+def _stage(
+    storage: Storage, cfg: IngestConfig, known: Known, retry: Collection[RejectReason], run: RunContext | None
+) -> _Offer:
+    """List all sources, and read or fetch what no version knows; splits are assigned."""
+    seen, removed = Seen(storage), read_removed(storage)
+    found = triage(list_sources(cfg), seen, known, removed, retry)
+    videos: list[SourceVideo] = []
+    gone = found.removed
+    if found.due:
+        stager = Stager(storage, cfg.fetch, seen, known, removed, retry)
+        with (
+            Progress("stage", len(found.due), unit="video", folder=run.dir if run else None) as progress,
+            contextlib.closing(stager.stage(found.due)) as places,
+        ):
+            for staged in places:
+                videos += (assign_split(video, cfg.split, cfg.seed) for video in staged.videos)
+                gone += staged.removed
+                progress.update(len(staged.videos) + staged.removed, staged.videos[0].name if staged.videos else "")
+    if gone:
+        logger.warning("%d videos were taken down and are left out", gone)
+    return _Offer(tuple(videos), found.settled, found.listed, gone)
+
+
+def _named(cfg: IngestConfig) -> str:
+    return ", ".join(map(shown_place, cfg.sources))
+
+
+def check_recipe(latest: DatasetVersion | None, cfg: IngestConfig, recipe: str) -> None:
+    """Raise ConfigError, naming the settings, when the dataset was made with others."""
     if latest is not None and latest.recipe_digest != recipe:
         changed = recipe_difference(latest.recipe, recipe_settings(cfg))
         raise ConfigError(
             f"dataset {cfg.out} was made with other settings: {', '.join(changed)}; "
             "set them back, or choose another --out for the new ones"
         )
-
-
-def _list(cfg: IngestConfig, run: RunContext | None) -> list[SourceVideo]:
-    """List and identify the videos of all sources, splits assigned."""
-    files = list(list_videos(cfg.sources))
-    videos = []
-    with Progress("identify", len(files), unit="video", folder=run.dir if run else None) as progress:
-        for file in files:
-            videos.append(assign_split(identify(file), cfg.split, cfg.seed))
-            progress.update(1, file.name)
-    return videos
-
-
-def _known(storage: Storage, latest: DatasetVersion | None) -> set[str]:
-    """Digests that need no work. A file that could not be read, but whose content is known, is tried again."""
-    known: set[str] = set()
-    if latest is None:
-        return known
-    reader = DatasetReader(storage, latest)
-    for entry in latest.units:
-        table = reader.videos(entry.unit).select(["video", "name", "reject"])
-        known |= {
-            row["video"]
-            for row in table.to_pylist()
-            if row["reject"] != RejectReason.UNREADABLE or row["video"] == unreadable_digest(row["name"])
-        }
-    return known
 
 
 def _finish_old_plan(
@@ -184,6 +199,7 @@ def _carry_out(
 ) -> list[FinishedVideo]:
     """Treat the plan's videos, publish its version, sweep."""
     pending = [unit for unit in plan.units if read_done(storage, unit.id) is None]
+    _write_rejects(storage, pending)
     videos = [PlannedVideo(unit.id, len(unit.videos), video) for unit in pending for video in unit.videos]
     finished = []
     if videos:
@@ -223,9 +239,17 @@ def _carry_out(
     return finished
 
 
+def _write_rejects(storage: Storage, units: Iterable[Unit]) -> None:
+    """Declare finished the videos whose bytes could not be had: no stage has anything to do with them."""
+    for unit in units:
+        for video in unit.videos:
+            if video.reject is not None and read_outcome(storage, unit.id, video.digest) is None:
+                write_outcome(storage, unit.id, VideoOutcome.of(video))
+
+
 def _sweep(storage: Storage) -> None:
     """Remove what was in progress; the plan goes last, so that a sweep that dies is repeated."""
-    for prefix in ("work/", "units/"):
+    for prefix in ("work/", "units/", STAGED_PREFIX):
         for key in storage.list(prefix):
             storage.delete(key)
         if isinstance(storage, LocalStorage):  # a bucket has no folders that could stay behind
@@ -234,12 +258,13 @@ def _sweep(storage: Storage) -> None:
 
 
 def _record(
-    run: RunContext | None, cfg: IngestConfig, listed: list[SourceVideo], latest: DatasetVersion, report: IngestReport
+    run: RunContext | None, cfg: IngestConfig, offer: _Offer, latest: DatasetVersion, report: IngestReport
 ) -> None:
     if run is None:
         return
-    digest = hashlib.sha256("\n".join(sorted(video.digest for video in listed)).encode()).hexdigest()
-    run.add_input("videos", ", ".join(map(printable, cfg.sources)), digest, licence=cfg.source_licence)
+    digests = sorted({*offer.settled, *(video.digest for video in offer.videos)})
+    digest = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    run.add_input("videos", _named(cfg), digest, licence=cfg.source_licence)
     for part in latest.licences:
         run.add_input(part.part, part.source, part.sha256, licence=part.licence)
     run.add_output("dataset", report.dataset, f"version {report.version}")

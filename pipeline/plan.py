@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra.errors import DatasetError
 from infra.storage import Storage
 from pipeline.dataset.format import PLAN_KEY, SCHEMA
-from pipeline.rows import SourceVideo
+from pipeline.known import Known
+from pipeline.rows import RejectReason, SourceVideo
 
 OUTPUT_SHARE = 0.5
 """Bytes that come out for a byte that goes in. Only an estimate: it decides how many videos share a shard."""
@@ -43,7 +44,13 @@ class Plan(_Frozen):
 
 
 def plan_units(
-    videos: Iterable[SourceVideo], known: Collection[str], recipe: str, shard_bytes: int
+    videos: Iterable[SourceVideo],
+    known: Known,
+    recipe: str,
+    shard_bytes: int,
+    *,
+    version: int,
+    retry: Collection[RejectReason] = (),
 ) -> tuple[Unit, ...]:
     """Divide the videos that are not known into units of about ``shard_bytes`` of output.
 
@@ -53,26 +60,35 @@ def plan_units(
 
     Args:
         videos: what the sources list.
-        known: digests that need no work.
+        known: what the newest version says of the videos it has; those that are settled need no work.
         recipe: recipe digest; part of every unit's id.
         shard_bytes: target size of a shard, bytes; a unit holds at least one video.
+        version: the version that the plan will become. It is part of the id of a unit with a video that was treated
+            before, so that no unit of an older version is overwritten.
+        retry: reasons whose rejects are treated again.
     """
     distinct: dict[str, SourceVideo] = {}
     for video in videos:
         twin = distinct.get(video.digest)
-        if video.digest not in known and (twin is None or (video.name, video.path) < (twin.name, twin.path)):
+        if not _is_settled(video, known, retry) and (twin is None or (video.name, video.path) < (twin.name, twin.path)):
             distinct[video.digest] = video
+
+    def unit(batch: Sequence[SourceVideo]) -> Unit:
+        again = [f"again in {version}"] if any(video.digest in known.rejects for video in batch) else []
+        content = "\n".join([recipe, *(video.digest for video in batch), *again])
+        return Unit(id=hashlib.sha256(content.encode()).hexdigest()[:16], videos=tuple(batch))
+
     units: list[Unit] = []
     batch: list[SourceVideo] = []
     size = 0.0
     for video in sorted(distinct.values(), key=lambda video: video.digest):
         expected = video.bytes * OUTPUT_SHARE
         if batch and size + expected > shard_bytes:
-            units.append(_unit(batch, recipe))
+            units.append(unit(batch))
             batch, size = [], 0.0
         batch.append(video)
         size += expected
-    return (*units, _unit(batch, recipe)) if batch else tuple(units)
+    return (*units, unit(batch)) if batch else tuple(units)
 
 
 def read_plan(storage: Storage) -> Plan | None:
@@ -94,6 +110,8 @@ def write_plan(storage: Storage, plan: Plan) -> None:
     storage.write(PLAN_KEY, plan.model_dump_json().encode())
 
 
-def _unit(videos: list[SourceVideo], recipe: str) -> Unit:
-    content = "\n".join([recipe, *(video.digest for video in videos)])
-    return Unit(id=hashlib.sha256(content.encode()).hexdigest()[:16], videos=tuple(videos))
+def _is_settled(video: SourceVideo, known: Known, retry: Collection[RejectReason]) -> bool:
+    """Tell whether the ledger has this already. A failure to get the bytes that is known stays what it is."""
+    if video.reject is not None:
+        return known.rejects.get(video.digest) == video.reject
+    return known.is_settled(video.digest, retry)

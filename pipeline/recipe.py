@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.config import IngestConfig
 from pipeline.dataset.versions import flat_settings
 from pipeline.faces.backend import backend_licences
+from pipeline.sources.layouts.official import split_digests
 
 REVISION = 2
 """Raise it when the code changes what comes out of equal settings."""
@@ -26,7 +27,8 @@ def recipe_settings(cfg: IngestConfig) -> dict[str, Any]:
         "weights": {str(part["part"]): str(part["sha256"]) for part in backend_licences(cfg.faces)},
         "track": cfg.track.model_dump(mode="json"),
         "clip": cfg.clip.model_dump(mode="json"),
-        "split": cfg.split.model_dump(mode="json"),
+        "split": cfg.split.model_dump(mode="json", exclude={"official"}),
+        "official_splits": split_digests(cfg.split),
         "seed": cfg.seed,
     }
 

@@ -35,7 +35,9 @@ class RejectReason(StrEnum):
     NO_TRACK = "no_track"
     """faces were found, and every track was filtered out"""
     FETCH_FAILED = "fetch_failed"
-    """its bytes could not be fetched from where the source says they are"""
+    """its bytes could not be fetched from where the source says they are, and asking again would not help"""
+    UNREACHABLE = "unreachable"
+    """its server failed, was too slow or asked to wait too long; asked again on the next night"""
     REFUSED = "refused"
     """its address is one that the config does not allow"""
     REMOVED = "removed"
@@ -92,8 +94,9 @@ class SourceVideo:
 
     ``digest`` is its identity: the sha256 (hex) of its bytes, or of ``content`` and the cut where it is a part of a
     file. ``path`` is where workers read the bytes: a local path or ``file:`` URI, ``frames:`` and a folder, or
-    ``staged:`` and a key of the dataset's own store. ``place`` is where the source has them. ``labels`` ride along to
-    the clips.
+    ``staged:`` and a key of the dataset's own store. ``place`` is where the source has them, without secrets.
+    ``labels`` ride along to the clips. Where the bytes could not be had, ``reject`` and ``detail`` say why, ``digest``
+    stands in for theirs (``standin_digest``), and ``path`` is empty.
     """
 
     digest: str
@@ -107,6 +110,8 @@ class SourceVideo:
     place: str = ""
     content: str = ""
     """The sha256 of the bytes where it is not the digest (of a cut video); empty otherwise."""
+    reject: RejectReason | None = None
+    detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +202,8 @@ class ClipMeta(BaseModel):
     identity: str | None = None
     audio: bool = False
     """Whether ``KEY.flac`` lies beside it."""
+    cut: Cut | None = None
+    """The part of its file that the video is; frames, boxes and landmarks are counted within it."""
 
     @property
     def frames(self) -> int:
@@ -245,4 +252,13 @@ class VideoOutcome:
     @classmethod
     def of(cls, video: SourceVideo) -> VideoOutcome:
         """Begin the outcome of a video."""
-        return cls(video.digest, video.name, video.bytes, labels=video.labels, place=video.place, content=video.content)
+        return cls(
+            video.digest,
+            video.name,
+            video.bytes,
+            reject=video.reject,
+            detail=video.detail,
+            labels=video.labels,
+            place=video.place,
+            content=video.content,
+        )

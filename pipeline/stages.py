@@ -35,7 +35,7 @@ from pipeline.rejects import RejectError
 from pipeline.requests import Extract, Measure, Parse, Ready
 from pipeline.rows import RejectReason, SourceVideo, VideoOutcome
 from pipeline.scratch import scratch_folder
-from pipeline.sources.folder import local_path
+from pipeline.sources.local import local_copy
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class TrackFaces:
 
     def _outcome(self, video: SourceVideo, tar: Path) -> VideoOutcome:
         nothing = VideoOutcome.of(video)
-        with _plain_path(local_path(video.path), self._scratch) as path:
+        with local_copy(video.path, self._storage, self._scratch) as local, _plain_path(local, self._scratch) as path:
 
             def work() -> VideoOutcome:
                 length_s = self._child.call(Measure(path), length_s=0)

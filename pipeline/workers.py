@@ -6,7 +6,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from infra.fetch import file_digest
 from pipeline.config import IngestConfig
 from pipeline.dataset.format import AUDIO, MAPS, META, VIDEO
 from pipeline.dataset.sample import meta_from_bytes, meta_to_bytes, regions_to_bytes
@@ -16,9 +15,11 @@ from pipeline.extract_clips import ClipExtractor
 from pipeline.faces.backend import build_parser
 from pipeline.media.probe import probe
 from pipeline.parse_regions import parse_clip
+from pipeline.places import frames_folder
 from pipeline.rejects import RejectError
 from pipeline.requests import Extract, Measure, Parse, Ready
 from pipeline.rows import RejectReason, SourceVideo, VideoOutcome
+from pipeline.sources.content import content_digest
 
 _LEAST_BYTES_PER_S = 500
 """A video with fewer bytes for a second of its stated length lies about its length."""
@@ -85,14 +86,16 @@ def _seconds(path: str) -> float:
     except RejectError:
         return 0.0
     stated = info.frames / info.fps if info.fps > 0 else 0.0
+    if frames_folder(path) is not None:  # each frame was counted, none was only stated
+        return stated
     return min(stated, Path(path).stat().st_size / _LEAST_BYTES_PER_S)
 
 
 def _check_source(video: SourceVideo, path: str) -> None:
     """Refuse a file that is no longer the one that was planned: its clips would carry another's identity."""
     try:
-        digest = file_digest(Path(path))
+        content, _ = content_digest(path)
     except OSError as error:
         raise RejectError(RejectReason.UNREADABLE, f"cannot be opened: {error.strerror or error}") from error
-    if digest != video.digest:
+    if content != (video.content or video.digest):
         raise RejectError(RejectReason.UNREADABLE, "changed between listing and reading")

@@ -20,7 +20,7 @@ from pipeline.dataset.format import PLAN_KEY, VIDEO_COLUMNS, done_key, videos_ke
 from pipeline.dataset.lock import writer_lock
 from pipeline.dataset.reader import DatasetReader, table_from_bytes
 from pipeline.dataset.rewrite import is_left_out, rewrite_unit, rewritten_id
-from pipeline.dataset.takedown import forget_seen, read_removed, write_removed
+from pipeline.dataset.takedown import read_removed, write_removed
 from pipeline.dataset.vacuum import STAGED, sweep
 from pipeline.dataset.versions import (
     DatasetVersion,
@@ -36,6 +36,7 @@ from pipeline.dataset.versions import (
 from pipeline.plan import Plan, Unit, read_plan, write_plan
 from pipeline.rows import SourceVideo
 from pipeline.sources.folder import local_path
+from pipeline.sources.seen import forget
 
 SHORTEST_PREFIX = 8
 """Hexadecimal digits that a video may be named by, at least."""
@@ -114,7 +115,7 @@ def remove_videos(
         write_removed(storage, removed)
         holding = _units_holding(storage, removed)
         affected = {entry.unit for entry in latest.units} & holding
-        forget_seen(storage, removed)
+        forget(storage, removed)
         plan = _forget_plan(storage, removed, latest, due=latest.version + (2 if affected else 1))
         newest = _published_without(storage, latest, affected, removed, scratch) if affected else latest
         older = [version for version in live_versions(storage) if version.version != newest.version]

@@ -1,15 +1,10 @@
-"""What was taken down: the list of digests that must never return, and the lists that must forget them."""
+"""What was taken down: the list of digests that must never return."""
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Collection
-
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from infra.errors import DatasetError
 from infra.storage import Storage
@@ -44,20 +39,3 @@ def write_removed(storage: Storage, digests: Collection[str]) -> None:
     text = json.dumps({"schema": SCHEMA, "removed": sorted(digests)}, indent=1)
     if digests != read_removed(storage):
         storage.write(REMOVED_KEY, text.encode())
-
-
-def forget_seen(storage: Storage, digests: Collection[str]) -> None:
-    """Delete every row of ``seen/*.parquet`` that holds one of the digests, in whatever column."""
-    wanted = pa.array(sorted(digests), pa.string())
-    for key in storage.list("seen/"):
-        if not key.endswith(".parquet"):
-            continue
-        table = pq.read_table(io.BytesIO(storage.read(key)), use_threads=False)
-        kept = table
-        for name in table.column_names:
-            if pa.types.is_string(table.schema.field(name).type):
-                kept = kept.filter(pc.invert(pc.is_in(kept[name], wanted)))
-        if kept.num_rows < table.num_rows:
-            buffer = io.BytesIO()
-            pq.write_table(kept, buffer, compression="zstd")
-            storage.write(key, buffer.getvalue())

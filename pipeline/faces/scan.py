@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ from pipeline.faces.track import smooth_path
 from pipeline.media.clock import StageClock
 from pipeline.rows import Detections
 
+Choose = Callable[[int, Detections], Detections]
 QUALITY_SIZE = 224
 """Side of the crops that blur and exposure are measured on: that of the stored clip."""
 
@@ -46,6 +47,7 @@ def scan_faces(
     *,
     hold_bytes: int,
     clock: StageClock,
+    choose: Choose | None = None,
 ) -> Scan:
     """Detect faces on every n-th frame, on the first and last frame of each shot, and on the last frame.
 
@@ -55,6 +57,7 @@ def scan_faces(
         cfg: key-frame distance, shot threshold, margin.
         hold_bytes: frames are kept for the second pass while all of them together take no more than this.
         clock: gets the seconds of stages ``shots``, ``detect`` and ``quality``.
+        choose: has the last word on each key frame's faces, given its number and what was detected.
     """
     scan, shots = Scan(), ShotDetector(cfg.shot_threshold)
     held_bytes = 0
@@ -65,10 +68,10 @@ def scan_faces(
         stop = start + len(frames_FHWC)
         wanted = {n for n in range(start, stop) if n % cfg.key_frame_stride == 0} | set(cuts) | {c - 1 for c in cuts}
         if start - 1 in wanted and last_HWC is not None:  # a cut right at the border of two chunks
-            _detect(scan, [start - 1], last_HWC[None], detector, cfg, clock)
+            _detect(scan, [start - 1], last_HWC[None], detector, cfg, clock, choose)
         here = sorted(n for n in wanted if n >= start)
         if here:
-            _detect(scan, here, frames_FHWC[[n - start for n in here]], detector, cfg, clock)
+            _detect(scan, here, frames_FHWC[[n - start for n in here]], detector, cfg, clock, choose)
         scan.cuts += cuts
         scan.frames = stop
         last_HWC = frames_FHWC[-1].copy()
@@ -78,7 +81,7 @@ def scan_faces(
         elif scan.held is not None:
             scan.held.append((start, frames_FHWC))
     if last_HWC is not None:
-        _detect(scan, [scan.frames - 1], last_HWC[None], detector, cfg, clock)
+        _detect(scan, [scan.frames - 1], last_HWC[None], detector, cfg, clock, choose)
     return scan
 
 
@@ -89,6 +92,7 @@ def _detect(
     detector: FaceDetector,
     cfg: TrackConfig,
     clock: StageClock,
+    choose: Choose | None,
 ) -> None:
     known = scan.key_frames[-1][0] if scan.key_frames else -1
     fresh = [row for row, number in enumerate(numbers) if number > known]
@@ -96,6 +100,8 @@ def _detect(
         return
     with clock("detect"):
         found = detector.detect(frames_FHWC[fresh])
+    if choose is not None:
+        found = [choose(numbers[row], detections) for row, detections in zip(fresh, found, strict=True)]
     with clock("quality"):
         for row, detections in zip(fresh, found, strict=True):
             squares_N4 = smooth_path(detections.boxes_N4, sigma_frames=0, margin=cfg.margin)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import av
 import numpy as np
@@ -15,16 +17,18 @@ import numpy as np
 os.environ.setdefault("DECORD_EOF_RETRY_MAX", "128")
 import decord
 
-from pipeline.media.probe import OPEN_OPTIONS, check_readable, local_name, plain
+from pipeline.media.chunks import bounded_chunk, chunked
+from pipeline.media.cut import crop_to_box, time_behind, time_inside
+from pipeline.media.probe import OPEN_OPTIONS, check_readable, local_name, main_stream, plain, stream_fps
 from pipeline.rejects import RejectError
-from pipeline.rows import RejectReason
+from pipeline.rows import Cut, RejectReason
 
 logger = logging.getLogger(__name__)
 decord.logging.set_level(decord.logging.FATAL)
 av.logging.set_level(None)
 
-CHUNK_BYTES = 128 << 20
-"""A chunk never holds more than this, whatever number of frames is asked for: 8K frames are 100 MB each."""
+SEEK_LEAD_S = 1.0
+"""A jump aims this many seconds before a cut: containers index decoding times, which run ahead of what is shown."""
 NO_DUPLICATES = 1e-9
 """decord's ``fault_tol``. It replaces a frame it cannot decode by its neighbour: with -1 (its default) and 0 without a
 word; a positive share of the frames makes it raise, the smallest one at the first such frame."""
@@ -91,18 +95,33 @@ class VideoFrames:
         logger.debug("decord stopped before frame %d, PyAV goes on: %s", start, plain(error))
 
     def _pyav_chunks(self, chunk: int, skip: int) -> Iterator[np.ndarray]:
-        held: list[np.ndarray] = []
-        step = chunk
-        for index, frame_HWC in enumerate(_pyav_frames(self._path)):
-            if index < skip:
-                continue
-            step = bounded_chunk(frame_HWC.shape, chunk)
-            held.append(frame_HWC)
-            if len(held) >= step:
-                yield np.stack(held)
-                held = []
-        if held:
-            yield np.stack(held)
+        yield from chunked(itertools.islice(_pyav_frames(self._path), skip, None), chunk)
+
+
+class CutFrames:
+    """The frames of a part of a video file, numbered from the part's first; the interface is VideoFrames'.
+
+    Decoding begins at a key frame before the part and ends with it. PyAV decodes: it tells the time of each frame,
+    which decides, so that frame rates that vary and key frames far apart do not move the part.
+    """
+
+    def __init__(self, path: str, cut: Cut) -> None:
+        """Name the file and its part; nothing is opened yet."""
+        self._path, self._cut = path, cut
+
+    def iter_chunks(self, chunk: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield as VideoFrames does; a part in which nothing can be decoded is a RejectError, ``decode_failed``."""
+        check_readable(self._path)
+        position = 0
+        frames = (crop_to_box(frame_HWC, self._cut) for frame_HWC in _cut_frames(self._path, self._cut))
+        for frames_FHWC in chunked(frames, chunk):
+            yield position, frames_FHWC
+            position += len(frames_FHWC)
+        if position == 0:
+            end = "its end" if self._cut.end_s is None else f"{self._cut.end_s:g} s"
+            raise RejectError(
+                RejectReason.DECODE_FAILED, f"not one frame can be decoded from {self._cut.start_s:g} s to {end}"
+            )
 
 
 def read_frames(path: str, indices: Sequence[int]) -> np.ndarray:
@@ -148,26 +167,77 @@ def decode_clip(mp4: bytes, indices: Sequence[int] | None = None) -> np.ndarray:
     return frames_FHWC
 
 
-def bounded_chunk(shape_HWC: tuple[int, ...], chunk: int) -> int:
-    """Return how many frames of this shape a chunk may hold: ``chunk``, or fewer where they are large."""
-    return max(1, min(chunk, CHUNK_BYTES // int(np.prod(shape_HWC))))
-
-
 def _pyav_frames(path: str) -> Iterator[np.ndarray]:
     """Yield every frame that decodes, RGB uint8 (H, W, 3), upright, all of the first frame's size."""
+    with _opened(path) as (container, stream):
+        yield from _upright(_decodable(container, stream))
+
+
+def _cut_frames(path: str, cut: Cut) -> Iterator[np.ndarray]:
+    """Yield the frames of a cut, after a jump to its start or, where that cannot be trusted, by decoding from 0."""
+    if cut.start_s > SEEK_LEAD_S:
+        with _opened(path) as (container, stream):
+            timed = _timed_after_jump(container, stream, cut.start_s)
+            if timed is not None:
+                yield from _upright(_inside(timed, cut))
+                return
+    with _opened(path) as (container, stream):
+        yield from _upright(_inside(_timed(container, stream), cut))
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     try:
         container = av.open(local_name(path), options=OPEN_OPTIONS)
     except av.error.FFmpegError as error:
         raise RejectError(RejectReason.DECODE_FAILED, f"it cannot be opened for decoding ({plain(error)})") from error
-    size: tuple[int, int] | None = None
     with container:
-        stream = container.streams.video[0]
+        stream = main_stream(container)
         stream.codec_context.thread_count = 1
-        for frame in _decodable(container, stream):
-            size = size or (frame.width, frame.height)
-            image_HWC = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
-            turns = round(frame.rotation / 90) % 4
-            yield np.ascontiguousarray(np.rot90(image_HWC, turns)) if turns else image_HWC
+        yield container, stream
+
+
+def _upright(frames: Iterable[av.VideoFrame]) -> Iterator[np.ndarray]:
+    size: tuple[int, int] | None = None
+    for frame in frames:
+        size = size or (frame.width, frame.height)
+        image_HWC = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
+        turns = round(frame.rotation / 90) % 4
+        yield np.ascontiguousarray(np.rot90(image_HWC, turns)) if turns else image_HWC
+
+
+def _inside(timed: Iterable[tuple[float, av.VideoFrame]], cut: Cut) -> Iterator[av.VideoFrame]:
+    for seconds, frame in timed:
+        if time_behind(seconds, cut):
+            return
+        if time_inside(seconds, cut):
+            yield frame
+
+
+def _timed_after_jump(
+    container: av.container.InputContainer, stream: av.VideoStream, start_s: float
+) -> Iterator[tuple[float, av.VideoFrame]] | None:
+    """Jump to a key frame before ``start_s``; None where the file cannot, or lands behind it."""
+    try:
+        container.seek(round((start_s - SEEK_LEAD_S) * av.time_base) + (container.start_time or 0), backward=True)
+    except av.error.FFmpegError:
+        return None
+    timed = _timed(container, stream)
+    first = next(timed, None)
+    if first is None or first[1].pts is None or first[0] > start_s:
+        return None
+    return itertools.chain([first], timed)
+
+
+def _timed(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[tuple[float, av.VideoFrame]]:
+    """Yield frames with their seconds since the file's start; one without a time comes a frame after the last."""
+    step = 1 / stream_fps(stream)
+    seconds = -step
+    for frame in _decodable(container, stream):
+        seconds += step
+        if frame.pts is not None and frame.time_base:
+            seconds = float(frame.pts * frame.time_base) - (container.start_time or 0) / av.time_base
+        yield seconds, frame
 
 
 def _decodable(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:

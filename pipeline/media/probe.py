@@ -7,8 +7,11 @@ from fractions import Fraction
 
 import av
 
+from pipeline.media.cut import cut_info
+from pipeline.media.frame_folder import probe_folder
+from pipeline.places import frames_folder
 from pipeline.rejects import RejectError
-from pipeline.rows import RejectReason, VideoInfo
+from pipeline.rows import Cut, RejectReason, VideoInfo
 
 # Demuxers that may open a file. Left out on purpose: playlists (hls, concat, dash), which make libavformat read files
 # and addresses named inside an untrusted one; still pictures; text art, which decodes as "video".
@@ -22,12 +25,13 @@ FALLBACK_FPS = 25.0
 MAX_FPS = 1000
 
 
-def probe(path: str, max_pixels: int | None = None) -> VideoInfo:
+def probe(path: str, max_pixels: int | None = None, cut: Cut | None = None) -> VideoInfo:
     """Read size, rate, rotation and stated length of the first real video stream, and decode one frame of it.
 
     Args:
-        path: a local file; its content decides, not its name.
-        max_pixels: largest frame, in pixels (width x height); None sets no limit.
+        path: a local file, whose content decides and not its name; or ``frames:`` and a folder of JPEG frames.
+        max_pixels: largest frame, in pixels (width x height), before any cut; None sets no limit.
+        cut: the part of it that is meant; size and length are the part's.
 
     Returns:
         VideoInfo with display width and height. ``frames`` is what the container says or, where it says nothing, the
@@ -36,22 +40,26 @@ def probe(path: str, max_pixels: int | None = None) -> VideoInfo:
     Raises:
         RejectError: ``empty``, ``unreadable``, ``not_video``, ``too_large`` or ``decode_failed``.
     """
+    folder = frames_folder(path)
+    info = _probe_file(path, max_pixels) if folder is None else probe_folder(folder, max_pixels)
+    return info if cut is None else cut_info(info, cut)
+
+
+def _probe_file(path: str, max_pixels: int | None) -> VideoInfo:
     check_readable(path)
     try:
         container = av.open(local_name(path), options=OPEN_OPTIONS)
     except av.error.FFmpegError as error:
         raise RejectError(RejectReason.NOT_VIDEO, f"no known video container ({plain(error)})") from error
     with container:
-        stream = next((s for s in container.streams.video if not _is_cover(s)), None)
-        if stream is None:
-            raise RejectError(RejectReason.NOT_VIDEO, "it has no video stream")
+        stream = main_stream(container)
         width, height = stream.codec_context.width, stream.codec_context.height
         if max_pixels is not None and width * height > max_pixels:
             raise RejectError(RejectReason.TOO_LARGE, f"frames of {width}×{height} exceed {max_pixels} pixels")
         frame = _first_frame(container, stream)
         rotation = round(frame.rotation / 90) * 90 % 360
         width, height = (frame.height, frame.width) if rotation % 180 else (frame.width, frame.height)
-        fps = _fps(stream)
+        fps = stream_fps(stream)
         frames = _stated_frames(container, stream, fps)
         return VideoInfo(width=width, height=height, fps=fps, frames=frames, rotation=rotation)
 
@@ -68,6 +76,14 @@ def check_readable(path: str) -> None:
         raise RejectError(RejectReason.UNREADABLE, f"it cannot be opened ({error.strerror})") from error
     if not first:
         raise RejectError(RejectReason.EMPTY, "it has no bytes")
+
+
+def main_stream(container: av.container.InputContainer) -> av.VideoStream:
+    """Return the first video stream that is no album art; RejectError ``not_video`` without one."""
+    stream = next((stream for stream in container.streams.video if not _is_cover(stream)), None)
+    if stream is None:
+        raise RejectError(RejectReason.NOT_VIDEO, "it has no video stream")
+    return stream
 
 
 def local_name(path: str) -> str:
@@ -97,7 +113,8 @@ def _first_frame(container: av.container.InputContainer, stream: av.VideoStream)
     return frame
 
 
-def _fps(stream: av.VideoStream) -> float:
+def stream_fps(stream: av.VideoStream) -> float:
+    """Return the frames per second that a stream states, or 25."""
     for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
         if rate is not None and 0 < rate <= MAX_FPS:
             return float(rate)

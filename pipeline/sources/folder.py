@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import stat
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from infra.errors import ConfigError
-from infra.fetch import file_digest
-from pipeline.rows import ListedVideo, SourceVideo
-from pipeline.sources.layouts import labels_of_path
+from pipeline.places import frames_place, is_inside, locator, printable
+from pipeline.rows import ListedVideo
+from pipeline.sources.layouts import Layouts
+from pipeline.sources.layouts.described import Described
+from pipeline.sources.layouts.youtube_faces import YouTubeFaces, frames_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -24,105 +26,106 @@ VIDEO_EXTENSIONS = frozenset(
 """Names that are believed. (Not .ts, which is TypeScript more often: transport streams are known by content.)"""
 _NOT_VIDEO_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"M4A ", b"M4B ")
 _SNIFF_BYTES = 189
+_SETTLED_S = 2.0
+"""A file that changed this short ago may change again within one tick of its file system's clock."""
 
 
-def list_videos(sources: Sequence[str]) -> Iterator[ListedVideo]:
-    """Yield the videos of all sources, sorted within each.
+@dataclass(frozen=True, slots=True)
+class FolderSource:
+    """A folder, walked recursively (absolute path)."""
 
-    A folder is walked recursively. Files with a video extension are taken, and files of any other name whose first
-    bytes are a video container's; hidden names, symbolic links that leave the folder, and linked folders are not.
-    A single file is taken as it is. What is taken and turns out to be no video becomes a reject, not an error.
+    root: Path
+    layouts: Layouts
 
-    Raises:
-        ConfigError: a source does not exist or cannot be listed.
-    """
-    for source in sources:
-        root = Path(source).absolute()
-        if root.is_dir():
-            yield from _walk(root)
-        elif root.exists():
-            yield _listed(str(root), root.name)
+    def list(self) -> Iterator[ListedVideo]:
+        """Yield its videos sorted by path, and see Source.
+
+        Files with a video extension are taken, and files of any other name whose first bytes are a video container's;
+        hidden names, symbolic links that leave the folder, and linked folders are not. What is taken and turns out to
+        be no video becomes a reject, not an error. In the layouts of known datasets (``layouts``) a folder of frames is
+        one video, a file may hold several, and labels, identities and official splits come along.
+        """
+        yield from _walk(self.root, self.layouts)
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A single file (absolute path), taken as it is."""
+
+    path: Path
+    layouts: Layouts
+
+    def list(self) -> Iterator[ListedVideo]:
+        """See Source."""
+        described = self.layouts.describe(str(self.path), str(self.path.parent))
+        yield from _listed(str(self.path), self.path.name, described)
+
+
+def begins_as_video(path: Path) -> bool:
+    """Tell whether a file's first bytes are a video container's; False where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return looks_like_video(file.read(_SNIFF_BYTES))
+    except OSError:
+        return False
+
+
+def _listed(path: str, name: str, described: Sequence[Described], *, frames: bool = False) -> Iterator[ListedVideo]:
+    """Yield the videos of a file or a folder of frames; only its size and time are asked for."""
+    size: int | None
+    fingerprint: str | None
+    try:
+        if frames:
+            size, fingerprint = frames_fingerprint(path)
         else:
-            raise ConfigError(f"source {printable(source)} does not exist; give a folder of videos or a video file")
-
-
-def identify(video: ListedVideo) -> SourceVideo:
-    """Read a local file once and return it with its identity: the sha256 of its bytes.
-
-    A file that cannot be read is identified by its name (``unreadable_digest``) and becomes a reject later.
-    """
-    path = local_path(video.place)
-    try:
-        size = os.stat(path).st_size
-        digest = file_digest(Path(path))
-    except OSError as error:
-        logger.warning("%s cannot be read (%s); it will be listed as a reject", video.name, error.strerror)
-        size, digest = 0, unreadable_digest(video.name)
-    return SourceVideo(
-        digest, video.place, video.name, size,
-        labels=video.labels, split=video.split, identity=video.identity, place=video.place,
-    )  # fmt: skip
-
-
-def unreadable_digest(name: str) -> str:
-    """Return the stand-in identity of a file whose bytes cannot be had."""
-    return hashlib.sha256(b"unreadable:" + name.encode()).hexdigest()
-
-
-def locator(path: str) -> str:
-    """Return where a file is as text that any plan or table can hold: its path, or a ``file:`` URI if no UTF-8."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return "file:" + quote_from_bytes(os.fsencode(path))
-    return path
-
-
-def local_path(place: str) -> str:
-    """Inverse of ``locator``."""
-    return os.fsdecode(unquote_to_bytes(place.removeprefix("file:"))) if place.startswith("file:") else place
-
-
-def printable(path: str) -> str:
-    """Return a file name as valid UTF-8; bytes that are none are shown as escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def is_inside(path: str | Path, folder: str | Path) -> bool:
-    """Tell whether ``path`` lies in ``folder`` once links are resolved."""
-    return Path(path).resolve().is_relative_to(Path(folder).resolve())
-
-
-def _listed(path: str, name: str) -> ListedVideo:
-    labels, identity = labels_of_path(path)
-    try:
-        status = os.stat(path)
-        size, fingerprint = status.st_size, f"{status.st_size}:{status.st_mtime_ns}"
+            status = os.stat(path)
+            settled = time.time() - status.st_mtime > _SETTLED_S
+            size, fingerprint = status.st_size, f"{status.st_size}:{status.st_mtime_ns}" if settled else None
     except OSError:  # listed all the same, and a reject later
         size, fingerprint = None, None
-    return ListedVideo(locator(path), printable(name), size, fingerprint, labels=labels, identity=identity)
+    for video in described:
+        yield ListedVideo(
+            frames_place(path) if frames else locator(path),
+            printable(f"{name}#{video.part}" if video.part else name),
+            size,
+            fingerprint,
+            labels=video.labels,
+            split=video.split,
+            identity=video.identity and printable(video.identity),
+            cut=video.cut,
+        )
 
 
-def _walk(root: Path) -> Iterator[ListedVideo]:
+def _walk(root: Path, layouts: Layouts) -> Iterator[ListedVideo]:
     def refuse(error: OSError) -> None:
         if Path(error.filename) == root:
             raise ConfigError(f"source {printable(str(root))} cannot be listed: {error.strerror}")
         logger.warning("folder %s cannot be listed (%s); it is left out", printable(error.filename), error.strerror)
 
-    found = []
+    base = os.path.join(root, "")
+    found: list[str] = []
+    folders_of_frames: set[str] = set()
     for folder, folders, files in os.walk(root, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.join(folder, name) for name in files if not name.startswith(".")]
-    for path in sorted(found):
-        if _is_offered(path, root):
-            yield _listed(path, Path(path).relative_to(root).as_posix())
+        if YouTubeFaces.is_copy(folder):
+            folders.clear()
+        elif YouTubeFaces.is_video(folder, files):
+            folders.clear()
+            folders_of_frames.add(folder)
+        else:
+            found += [os.path.join(folder, name) for name in files if not name.startswith(".")]
+    for path in sorted([*found, *folders_of_frames]):
+        frames = path in folders_of_frames
+        if frames or _is_offered(path, root):
+            name = path[len(base) :] if path != str(root) else root.name
+            yield from _listed(path, name, layouts.describe(path, str(root)), frames=frames)
 
 
 def _is_offered(path: str, root: Path) -> bool:
     if os.path.islink(path) and not is_inside(path, root):
         logger.warning("%s is a link that leaves its source; it is not followed", printable(path))
         return False
-    has_extension = Path(path).suffix.lower() in VIDEO_EXTENSIONS
+    has_extension = os.path.splitext(path)[1].lower() in VIDEO_EXTENSIONS
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe or device would block whoever opens it
             return False

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,20 +20,23 @@ from pipeline.config import IngestConfig
 from pipeline.dataset.reader import open_dataset
 from pipeline.dataset.verify import verify_dataset
 from pipeline.ingest import ingest
+from pipeline.sources.web import UNCHANGING
+from tests.support.web_server import Page, web_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 INGEST = """
-import sys
+import json, sys
 from pipeline.config import IngestConfig
 from pipeline.ingest import ingest
-report = ingest(IngestConfig(sources=(sys.argv[1],), out=sys.argv[2], shard_mb=1))
+report = ingest(IngestConfig(sources=(sys.argv[1],), out=sys.argv[2], shard_mb=1, fetch=json.loads(sys.argv[3])))
 print(report.version, report.new)
 """
 
 
-def _start(videos: Path, out: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", INGEST, str(videos), str(out)], stderr=subprocess.DEVNULL)
+def _start(videos: Path, out: Path, fetch: dict[str, Any] | None = None) -> subprocess.Popen[bytes]:
+    arguments = [str(videos), str(out), json.dumps(fetch or {})]
+    return subprocess.Popen([sys.executable, "-c", INGEST, *arguments], stderr=subprocess.DEVNULL)
 
 
 def _wait(driver: subprocess.Popen[bytes], happened: Callable[[], bool], limit_s: float = 150) -> bool:
@@ -88,7 +94,40 @@ def test_kill_9_of_the_driver_at_any_moment_and_running_again_gives_the_same_dat
     assert final.wait(300) == 0
     assert _shards(out) == undisturbed
     assert verify_dataset(open_dataset(str(out))) == []
-    assert {path.name for path in out.iterdir()} == {".lock", "shards", "manifests", "videos", "versions"}
+    assert {path.name for path in out.iterdir()} == {".lock", "shards", "manifests", "videos", "versions", "seen"}
+
+
+def test_kill_9_while_videos_are_fetched_fetches_the_rest_and_gives_the_same_dataset(
+    undisturbed: dict[str, bytes], sample_videos: Path, tmp_path: Path
+) -> None:
+    """Bug caught: a staging that begins anew after every kill, half a download taken for a video, staged bytes left."""
+    out, cache = tmp_path / "d", tmp_path / "cache"
+    with web_server() as server:
+        files = sorted(path for path in sample_videos.iterdir() if path.suffix in (".mp4", ".mov"))
+        names = [path.relative_to(sample_videos).as_posix() for path in files]
+        for name, path in zip(names, files, strict=True):
+            server.pages[f"/{name}"] = Page(path.read_bytes())
+        slow = server.pages[f"/{names[-1]}"]
+        slow.stall_s = 0.05
+        manifest = tmp_path / "list.csv"
+        manifest.write_text("url,name\n" + "".join(f"{server.url}/{name},{name}\n" for name in names))
+        fetch = {"allow_private": True, "cache": str(cache), "parallel": 2, "requests_per_s": 1000.0}
+        driver = _start(manifest, out, fetch)
+        part = cache / hashlib.sha256(f"{server.url}/{names[-1]}\0{UNCHANGING}".encode()).hexdigest()
+        assert _wait(
+            driver, lambda: part.exists() and part.stat().st_size > 20_000 and len(list(out.glob("staged/*"))) > 2
+        )
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        with pytest.raises(Exception, match="no dataset version"):
+            open_dataset(str(out))
+        slow.stall_s = 0.0
+        assert _start(manifest, out, fetch).wait(300) == 0
+        assert any("range" in headers for path, headers in server.asked if path == f"/{names[-1]}")
+    assert _shards(out) == undisturbed
+    assert verify_dataset(open_dataset(str(out))) == []
+    assert {path.name for path in out.iterdir()} == {".lock", "shards", "manifests", "videos", "versions", "seen"}
+    assert list(cache.iterdir()) == []
 
 
 def test_kill_9_of_workers_while_they_work_changes_nothing(

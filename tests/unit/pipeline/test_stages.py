@@ -13,8 +13,8 @@ from pipeline.config import IngestConfig, LimitConfig
 from pipeline.dataset.format import manifest_key, shard_key, work_key
 from pipeline.dataset.work import CLIPS, OUTCOME, REGIONS, read_outcome
 from pipeline.dataset.writer import read_done
+from pipeline.places import locator
 from pipeline.rows import RejectReason, SourceVideo
-from pipeline.sources.folder import locator
 from pipeline.stages import FinishedVideo, ParseRegions, PlannedVideo, TrackFaces, WriteShard
 
 STAND_IN = """

@@ -14,12 +14,13 @@ from pipeline.dataset.compact import compact_dataset
 from pipeline.dataset.format import videos_key, work_key
 from pipeline.dataset.reader import open_dataset
 from pipeline.dataset.remove import remove_videos
-from pipeline.dataset.takedown import REMOVED_KEY, forget_seen, read_removed
+from pipeline.dataset.takedown import REMOVED_KEY, read_removed
 from pipeline.dataset.verify import verify_dataset
 from pipeline.dataset.versions import list_versions
 from pipeline.dataset.writer import write_unit
 from pipeline.plan import Plan, Unit, read_plan, write_plan
 from pipeline.rows import SourceVideo
+from pipeline.sources.seen import forget
 from tests.support.killing import contents, copy_store, killed_at, remove
 from tests.unit.pipeline.dataset.test_compact import clips_of
 
@@ -201,7 +202,7 @@ def test_a_lost_table_of_videos_stops_a_takedown(house: Storage, builder) -> Non
 def test_listings_forget_every_place_of_it_and_nothing_else(house: Storage, builder) -> None:
     """Bug caught: the twin's path kept, or other videos read anew every night."""
     untouched = house.read("seen/2.parquet")
-    forget_seen(house, {builder.digest("secret")})
+    forget(house, {builder.digest("secret")})
     assert pq.read_table(io.BytesIO(house.read("seen/1.parquet")))["fingerprint"].to_pylist() == ["f2"]
     assert house.read("seen/2.parquet") == untouched
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import ClipConfig
-from pipeline.media import decode
+from pipeline.media import chunks, decode
 from pipeline.media.decode import VideoFrames, decode_clip, read_frames
 from pipeline.media.encode import encode_clip
 from pipeline.media.probe import probe
@@ -59,7 +59,7 @@ def test_a_second_pass_gives_the_same_frames(make_video):
 
 
 def test_large_frames_make_small_chunks(make_video, monkeypatch):
-    monkeypatch.setattr(decode, "CHUNK_BYTES", 96 * 64 * 3 * 2)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 96 * 64 * 3 * 2)
     sizes = [len(frames) for _, frames in VideoFrames(str(make_video("a.mp4", frames=5))).iter_chunks(32)]
     assert sizes == [2, 2, 1]
 

@@ -7,22 +7,17 @@ from pathlib import Path
 import pytest
 
 from infra.errors import ConfigError
-from pipeline.sources.folder import (
-    identify,
-    is_inside,
-    list_videos,
-    local_path,
-    locator,
-    looks_like_video,
-    printable,
-    unreadable_digest,
-)
+from pipeline.places import is_inside, local_path, locator, printable
+from pipeline.sources.content import content_digest
+from pipeline.sources.folder import looks_like_video
+from pipeline.sources.layouts import Layouts
+from pipeline.sources.listing import open_source
 
 MP4 = b"\x00\x00\x00\x20ftypisom" + bytes(200)
 
 
 def _names(*sources: Path) -> list[str]:
-    return [file.name for file in list_videos([str(source) for source in sources])]
+    return [video.name for source in sources for video in open_source(str(source), Layouts()).list()]
 
 
 def test_videos_are_found_recursively_by_extension_or_content_and_nothing_else(tmp_path: Path) -> None:
@@ -47,12 +42,12 @@ def test_strange_names_survive_and_can_be_opened(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(MP4 + name.encode())
     raw = os.fsencode(tmp_path) + b"/bytes-\xff.mp4"
     Path(os.fsdecode(raw)).write_bytes(MP4 + b"raw")
-    listed = {file.name: file for file in list_videos([str(tmp_path)])}
+    listed = {video.name: video for video in open_source(str(tmp_path), Layouts()).list()}
     assert set(listed) == {*names, "bytes-\\xff.mp4"}
-    for file in listed.values():
-        video = identify(file)
-        (video.path + video.name).encode()  # both can be stored as text
-        assert hashlib.sha256(Path(local_path(video.path)).read_bytes()).hexdigest() == video.digest
+    for video in listed.values():
+        (video.place + video.name).encode()  # both can be stored as text
+        read = Path(local_path(video.place)).read_bytes()
+        assert content_digest(video.place) == (hashlib.sha256(read).hexdigest(), len(read))
 
 
 def test_a_path_and_its_locator_are_inverses() -> None:
@@ -82,25 +77,37 @@ def test_a_pipe_is_never_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "a.mp4").write_bytes(MP4)
     assert _names(tmp_path) == ["a.mp4"]
+    with pytest.raises(ConfigError, match="neither a folder nor a file"):
+        _names(tmp_path / "pipe")
 
 
-def test_what_cannot_be_read_is_listed_under_an_identity_of_its_own(tmp_path: Path) -> None:
+def test_what_cannot_be_asked_is_listed_all_the_same(tmp_path: Path) -> None:
     """Bug caught: a vanished file that silently drops out of the ledger, or stops the crawl."""
     (tmp_path / "gone.mp4").symlink_to("nowhere.mp4")
-    (file,) = list_videos([str(tmp_path)])
-    video = identify(file)
-    assert (video.digest, video.bytes) == (unreadable_digest("gone.mp4"), 0)
-    (tmp_path / "empty.mp4").write_bytes(b"")
-    empty = identify(next(f for f in list_videos([str(tmp_path)]) if f.name == "empty.mp4"))
-    assert empty.digest == hashlib.sha256(b"").hexdigest()
+    (video,) = open_source(str(tmp_path), Layouts()).list()
+    assert (video.name, video.bytes, video.fingerprint) == ("gone.mp4", None, None)
 
 
-def test_sources_are_listed_in_order_and_single_files_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_a_fingerprint_changes_with_the_bytes_and_young_files_have_none(tmp_path: Path) -> None:
+    """Bug caught: a file that is still being copied in remembered half, and never read again."""
+    path = tmp_path / "a.mp4"
+    path.write_bytes(MP4)
+    (young,) = open_source(str(tmp_path), Layouts()).list()
+    assert young.fingerprint is None
+    os.utime(path, (1e9, 1e9))
+    (first,) = open_source(str(tmp_path), Layouts()).list()
+    (again,) = open_source(str(path), Layouts()).list()
+    assert first.fingerprint == again.fingerprint is not None
+    os.utime(path, (1e9, 1e9 + 1))
+    (changed,) = open_source(str(tmp_path), Layouts()).list()
+    assert changed.fingerprint not in (None, first.fingerprint)
+
+
+def test_a_single_file_is_taken_as_it_is(tmp_path: Path) -> None:
     """Bug caught: a file named by a person left out for its extension."""
-    (tmp_path / "one").mkdir()
-    (tmp_path / "one" / "x.mp4").write_bytes(MP4)
-    (tmp_path / "notes.txt").write_text("no video")
-    assert _names(tmp_path / "notes.txt", tmp_path / "one") == ["notes.txt", "x.mp4"]
+    (tmp_path / "notes.md").write_text("no video")
+    (tmp_path / "video.txt").write_bytes(MP4)
+    assert _names(tmp_path / "notes.md", tmp_path / "video.txt") == ["notes.md", "video.txt"]
     with pytest.raises(ConfigError, match="does not exist"):
         _names(tmp_path / "absent")
 

@@ -1,0 +1,86 @@
+"""What the newest version says of each video it knows: did clips come out of it, or why not.
+
+The ledgers of the units (``videos/<unit>.parquet``) are the truth. ``seen/ledger.parquet`` repeats what planning needs
+of them in one object, so that a night does not read one object for every night before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from infra.storage import Storage
+from pipeline.dataset.reader import DatasetReader
+from pipeline.dataset.versions import DatasetVersion
+from pipeline.rows import RejectReason
+from pipeline.sources.seen import SEEN_PREFIX, cached_bytes, read_cached
+
+LEDGER_KEY = f"{SEEN_PREFIX}ledger.parquet"
+_MOST_UNCACHED = 16
+_COLUMNS = pa.schema([pa.field("ledger", pa.string()), pa.field("video", pa.string()), pa.field("reject", pa.string())])
+_ASKED_AGAIN = frozenset({RejectReason.UNREADABLE, RejectReason.UNREACHABLE})
+"""Reasons that are the night's and not the video's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The latest outcome of each video, by its digest; None: clips came out."""
+
+    rejects: Mapping[str, RejectReason | None] = field(default_factory=dict)
+
+    def is_settled(self, digest: str, retry: Collection[RejectReason] = ()) -> bool:
+        """Tell whether a video needs no work: it is known, and its reject is neither passing nor to be retried."""
+        if digest not in self.rejects:
+            return False
+        reason = self.rejects[digest]
+        return reason is None or not (reason in _ASKED_AGAIN or reason in retry)
+
+
+def read_known(storage: Storage, version: DatasetVersion | None, *, refresh: bool) -> Known:
+    """Read what a version knows; None knows nothing.
+
+    Args:
+        storage: the dataset.
+        version: the version.
+        refresh: whether the cache may be rewritten (once for every few units that it lacks).
+
+    Raises:
+        CorruptShardError: a ledger is not the one that the version lists.
+    """
+    if version is None:
+        return Known()
+    cached = _read_cache(storage)
+    missing = [entry for entry in version.units if entry.videos_sha256 not in cached]
+    reader = DatasetReader(storage, version)
+
+    def read(unit: str) -> list[tuple[str, str | None]]:
+        table = reader.videos(unit)
+        return list(zip(table["video"].to_pylist(), table["reject"].to_pylist(), strict=True))
+
+    with ThreadPoolExecutor(8) as pool:
+        tables = pool.map(read, (entry.unit for entry in missing))
+        cached |= {entry.videos_sha256: rows for entry, rows in zip(missing, tables, strict=True)}
+    if refresh and len(missing) > _MOST_UNCACHED:
+        ledgers = dict.fromkeys(entry.videos_sha256 for entry in version.units)
+        rows = [(ledger, video, reject) for ledger in ledgers for video, reject in cached[ledger]]
+        storage.write(LEDGER_KEY, cached_bytes(rows, _COLUMNS))
+    return Known(
+        {
+            video: RejectReason(reject) if reject else None
+            for entry in version.units
+            for video, reject in cached[entry.videos_sha256]
+        }
+    )
+
+
+def _read_cache(storage: Storage) -> dict[str, list[tuple[str, str | None]]]:
+    table = read_cached(storage, LEDGER_KEY, _COLUMNS) if storage.exists(LEDGER_KEY) else None
+    cached: dict[str, list[tuple[str, str | None]]] = {}
+    if table is not None:
+        columns = (table[name].to_pylist() for name in ("ledger", "video", "reject"))
+        for ledger, video, reject in zip(*columns, strict=True):
+            cached.setdefault(ledger, []).append((video, reject))
+    return cached

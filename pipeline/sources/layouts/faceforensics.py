@@ -1,0 +1,59 @@
+"""FaceForensics++: label, method and compression in folder names; the split as lists of pairs of originals."""
+
+from __future__ import annotations
+
+import re
+
+from infra.errors import ConfigError
+from pipeline.config import SplitLists
+from pipeline.places import printable
+from pipeline.rows import LabelValue
+from pipeline.sources.layouts.described import Described
+from pipeline.sources.layouts.official import official_split
+
+_PATH = re.compile(
+    r"/(?P<kind>original|manipulated)_sequences/(?P<method>[^/]+)/(?P<compression>c\d+)/videos/(?P<stem>[^/]+)$"
+)
+
+
+class FaceForensics:
+    """``original_sequences/<source>/<compression>/videos/NNN.mp4``, ``manipulated_sequences/<method>/…/NNN_MMM.mp4``.
+
+    The identity is that of the first number: an original and the fakes painted into it never part in a split. (The
+    donor's face, MMM, is not part of it.)
+    """
+
+    def __init__(self, lists: SplitLists | None = None) -> None:
+        """Read the split lists, pairs like ``["071", "054"]``: both originals and the fakes of them."""
+        self._split_of = official_split(lists)
+
+    def describe(self, path: str, root: str) -> list[Described] | None:
+        """Return what the posix path tells; None outside the layout.
+
+        Raises:
+            ConfigError: a fake is made of originals of two splits.
+        """
+        match = _PATH.search(path)
+        if match is None:
+            return None
+        fake = match["kind"] == "manipulated"
+        labels: dict[str, LabelValue] = {
+            "label": "fake" if fake else "real",
+            "manipulation": printable(match["method"]) if fake else "none",
+            "compression": match["compression"],
+        }
+        target = re.match(r"\d+", match["stem"])
+        actor = re.match(r"\d+(?=__)", match["stem"])  # DeepFakeDetection's actors are numbered apart from the videos
+        if target is None or actor is not None:
+            return [Described(labels, f"ffpp-actor-{actor[0]}" if actor else None)]
+        return [Described(labels, f"ffpp-{target[0]}", self._split(match["stem"]))]
+
+    def _split(self, stem: str) -> str | None:
+        numbers = re.fullmatch(r"(\d+)(?:_(\d+))?\..*", stem)
+        found = {self._split_of[name] for name in (numbers.groups() if numbers else ()) if name in self._split_of}
+        if len(found) > 1:
+            raise ConfigError(
+                f"{stem} is made of originals of two splits ({' and '.join(sorted(found))}), which no pair of "
+                "FaceForensics++ is; give the official lists of pairs, or take the file out"
+            )
+        return found.pop() if found else None

@@ -1,0 +1,62 @@
+"""YouTube Faces: a folder of JPEG frames is a video, its parent is the person."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+
+from pipeline.config import SplitLists
+from pipeline.media.frame_names import frame_entries, frame_number
+from pipeline.sources.layouts.described import Described
+from pipeline.sources.layouts.official import official_split
+
+_FOLDER = re.compile(r"/(?P<tree>frame_images_DB|aligned_images_DB)/(?P<person>[^/]+)/[^/]+$")
+
+
+class YouTubeFaces:
+    """``frame_images_DB/<Person>/<video>/<video>.<frame>.jpg``.
+
+    The split is person-disjoint: a listed video (``Person/video``) or person decides for all videos of the person.
+    """
+
+    def __init__(self, lists: SplitLists | None = None) -> None:
+        """Read the split lists."""
+        self._split_of = official_split(lists, key=lambda name: re.split(r"[/\\]", name)[0])
+
+    @staticmethod
+    def is_video(folder: str, files: Sequence[str]) -> bool:
+        """Tell whether a folder (posix path) with these files is one video of frames."""
+        return _tree(folder) == "frame_images_DB" and any(frame_number(name) is not None for name in files)
+
+    @staticmethod
+    def is_copy(folder: str) -> bool:
+        """Tell whether a folder belongs to ``aligned_images_DB``, the same faces again as aligned crops."""
+        return _tree(folder) == "aligned_images_DB"
+
+    def describe(self, path: str, root: str) -> list[Described] | None:
+        """Return identity and split of a folder of frames; None for anything else."""
+        match = _FOLDER.search(path)
+        if match is None:
+            return None
+        return [Described(identity=f"ytf-{match['person']}", split=self._split_of.get(match["person"]))]
+
+
+def frames_fingerprint(folder: str) -> tuple[int, str]:
+    """Return (bytes, fingerprint) of a folder of frames; the fingerprint changes with any name, size or time.
+
+    Raises:
+        OSError: the folder or a frame cannot be asked.
+    """
+    size, seen = 0, hashlib.sha256()
+    for entry in frame_entries(folder):
+        status = entry.stat(follow_symlinks=False)
+        size += status.st_size
+        seen.update(os.fsencode(entry.name) + f"\0{status.st_size}:{status.st_mtime_ns}\n".encode())
+    return size, f"{size}:{seen.hexdigest()[:32]}"
+
+
+def _tree(folder: str) -> str | None:
+    match = _FOLDER.search(folder)
+    return match["tree"] if match else None

@@ -1,0 +1,83 @@
+"""What a person may name as a source, and the one thing that all kinds can do: list videos without reading them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from infra.errors import ConfigError
+from pipeline.config import IngestConfig
+from pipeline.places import is_inside
+from pipeline.rows import ListedVideo
+from pipeline.sources.addresses import is_web, shown_place, youtube_id
+from pipeline.sources.folder import FileSource, FolderSource, begins_as_video
+from pipeline.sources.layouts import Layouts
+from pipeline.sources.manifest import MANIFEST_ENDINGS, ManifestSource
+from pipeline.sources.s3 import S3Source
+from pipeline.sources.web import WebSource
+from pipeline.sources.youtube import YoutubeSource
+
+
+class Source(Protocol):
+    """One source. Listing it twice gives the same videos in the same order as long as nothing changes there."""
+
+    def list(self) -> Iterator[ListedVideo]:
+        """Yield its videos; ConfigError when it is not there or cannot be listed."""
+
+
+def open_source(text: str, layouts: Layouts) -> Source:
+    """Return the source that ``text`` names; nothing is contacted yet.
+
+    ``s3://bucket/prefix``, ``youtube:ID`` or an address of YouTube, any other ``http(s)://`` address (one video), a
+    folder, a manifest (``.txt``, ``.csv``, ``.jsonl``, ``.parquet``, unless it begins as a video does), a file.
+    ``layouts`` recognises known datasets.
+
+    Raises:
+        ConfigError: there is no such thing.
+    """
+    if text.startswith("s3://"):
+        return S3Source(text, layouts)
+    video = youtube_id(text)
+    if video is not None:
+        return YoutubeSource(video)
+    if is_web(text):
+        return WebSource(text)
+    path = Path(text).absolute()
+    if path.is_dir():
+        return FolderSource(path, layouts)
+    if not path.exists():
+        known = "a folder of videos, a video file, a manifest, s3://bucket/prefix, an http(s):// address or youtube:ID"
+        raise ConfigError(f"source {shown_place(text)} does not exist; give {known}")
+    if not path.is_file():  # a pipe or device would block whoever opens it
+        raise ConfigError(f"source {shown_place(text)} is neither a folder nor a file; give one of them")
+    if path.suffix.lower() in MANIFEST_ENDINGS and not begins_as_video(path):
+        return ManifestSource(path)
+    return FileSource(path, layouts)
+
+
+def list_sources(cfg: IngestConfig) -> Iterator[ListedVideo]:
+    """Yield the videos of all sources, source by source; errors as ``check_sources`` and ``Source.list``."""
+    for source in check_sources(cfg):
+        yield from source.list()
+
+
+def check_sources(cfg: IngestConfig) -> list[Source]:
+    """Return the sources, before anything is listed.
+
+    Raises:
+        ConfigError: no source, one that does not exist, a dataset that lies inside one, or a list of an official split
+            that is damaged.
+    """
+    if not cfg.sources:
+        raise ConfigError("no source is given; name folders or video files: marlin ingest SOURCE... --out DATASET")
+    layouts = Layouts(cfg.split)
+    sources = [open_source(text, layouts) for text in cfg.sources]
+    for text in cfg.sources:
+        in_bucket = text.startswith("s3://") and f"{cfg.out}/".startswith(f"{text.rstrip('/')}/")
+        in_folder = "://" not in cfg.out and Path(text).is_dir() and is_inside(cfg.out, text)
+        if in_bucket or in_folder:
+            raise ConfigError(
+                f"the dataset {cfg.out} lies inside its source {shown_place(text)}; put it elsewhere (out=…)"
+            )
+    return sources

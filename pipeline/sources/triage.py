@@ -1,0 +1,60 @@
+"""Which of the listed videos must be read at all: a pure function of what is listed, seen, known and removed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from pipeline.known import Known
+from pipeline.rows import ListedVideo, RejectReason
+from pipeline.sources.addresses import place_identity
+from pipeline.sources.content import cut_digest
+from pipeline.sources.seen import Seen
+
+
+@dataclass(frozen=True, slots=True)
+class Triage:
+    """Listed videos: ``due`` ones to stage, digests of those that are ``settled``, and how many are ``removed``.
+
+    ``again`` of those that are due have an outcome already.
+    """
+
+    due: tuple[ListedVideo, ...]
+    settled: tuple[str, ...]
+    removed: int
+    again: int
+
+    @property
+    def listed(self) -> int:
+        """All of them."""
+        return len(self.due) + len(self.settled) + self.removed
+
+
+def triage(
+    listed: Iterable[ListedVideo],
+    seen: Seen,
+    known: Known,
+    removed: Collection[str] = (),
+    retry: Collection[RejectReason] = (),
+) -> Triage:
+    """Tell the videos that need work from those that need none, without reading one."""
+    due: list[ListedVideo] = []
+    settled: list[str] = []
+    gone = again = 0
+    for video in listed:
+        sight = seen.get(video)
+        digest = cut_digest(sight.content, video.cut) if sight else standin_digest(video.place)
+        if sight and removed and (digest in removed or sight.content in removed):
+            gone += 1
+        elif known.is_settled(digest, retry):
+            settled.append(digest)
+        else:
+            due.append(video)
+            again += digest in known.rejects
+    return Triage(tuple(due), tuple(settled), gone, again)
+
+
+def standin_digest(place: str) -> str:
+    """Return what stands in for the digest of bytes that could not be had: a function of where they should be."""
+    return hashlib.sha256(b"no bytes:" + place_identity(place).encode("utf-8", "surrogatepass")).hexdigest()

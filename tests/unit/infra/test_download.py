@@ -1,0 +1,311 @@
+"""Downloads from a real server on loopback that misbehaves in every way that the internet does."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import hashlib
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra import partial
+from infra.addresses import is_public
+from infra.download import FetchLimits, WebClient
+from infra.errors import FetchError, RefusedError, StorageError, TooLargeError, TransientError
+from infra.pace import Pace
+from infra.partial import sweep_partials
+from infra.urls import shown_url, url_identity
+from tests.support.web_server import Page, WebServer, web_server
+
+BODY = bytes(range(256)) * 400
+QUICK = {"backoff_s": 0.0, "requests_per_s": 1000.0, "burst": 1000, "allow_private": True, "timeout_s": 5.0}
+
+
+@pytest.fixture
+def server() -> Iterator[WebServer]:
+    with web_server() as running:
+        yield running
+
+
+def _fetch(server: WebServer, path: str, into: Path, **limits: Any) -> bytes:
+    client = WebClient(FetchLimits(**{**QUICK, **limits}))
+    try:
+        fetched = client.fetch(f"{server.url}{path}", into)
+    finally:
+        client.close()
+    data = fetched.path.read_bytes()
+    assert (fetched.sha256, fetched.bytes) == (hashlib.sha256(data).hexdigest(), len(data))
+    return data
+
+
+def test_a_file_arrives_whole_with_its_digest(server: WebServer, tmp_path: Path) -> None:
+    """Bug caught: bytes decoded, lost or hashed wrongly; a server that names no length."""
+    server.pages = {"/a": Page(BODY), "/b%20c": Page(BODY, length=False, etag=False), "/empty": Page(b"")}
+    assert _fetch(server, "/a", tmp_path / "a") == BODY
+    assert _fetch(server, "/b%20c", tmp_path / "b") == BODY
+    assert _fetch(server, "/empty", tmp_path / "c") == b""
+    assert server.asked[0][1]["accept-encoding"] == "identity"
+
+
+def test_a_broken_download_goes_on_where_it_stopped_also_in_another_process(server: WebServer, tmp_path: Path) -> None:
+    """Bug caught: a film of gigabytes fetched from the start for every dropped connection; a gap or overlap in it."""
+    page = Page(BODY, break_after=30_000, breaks=2)
+    server.pages = {"/a": page}
+    assert _fetch(server, "/a", tmp_path / "a") == BODY
+    assert server.sent["/a"] == len(BODY)
+    page.breaks = 1
+    with pytest.raises(TransientError):
+        _fetch(server, "/a", tmp_path / "b", attempts=1)
+    assert _fetch(server, "/a", tmp_path / "b") == BODY
+    assert server.asked[-1][1]["range"] == "bytes=30000-"
+
+
+@pytest.mark.parametrize("how", ["no ranges", "no validator", "changed", "whole already"])
+def test_what_cannot_be_resumed_begins_anew(server: WebServer, tmp_path: Path, how: str) -> None:
+    """Bug caught: two versions of a file glued together, or the whole appended to its own beginning."""
+    page = Page(BODY, break_after=30_000, breaks=1, ranges=how != "no ranges", etag=how != "no validator")
+    server.pages = {"/a": page}
+    if how == "whole already":
+        _fetch(server, "/a", tmp_path / "a")
+    else:
+        with pytest.raises(TransientError):
+            _fetch(server, "/a", tmp_path / "a", attempts=1)
+    if how == "changed":
+        page.body = BODY[::-1]
+    assert _fetch(server, "/a", tmp_path / "a") == page.body
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_passing_failures_are_tried_again_and_others_are_not(server: WebServer, tmp_path: Path, status: int) -> None:
+    """Bug caught: a busy server taken for a dead link; a dead link asked again and again."""
+    server.pages = {"/a": Page(BODY, before=[(status, {})] * 2), "/gone": Page(status=410), "/no": Page(status=403)}
+    assert _fetch(server, "/a", tmp_path / "a") == BODY
+    for path in ("/gone", "/no", "/absent"):
+        with pytest.raises(FetchError, match="answers 4"):
+            _fetch(server, path, tmp_path / "b")
+        assert server.count(path) == 1
+    server.pages["/a"].before = [(status, {})] * 9
+    with pytest.raises(TransientError, match=str(status)):
+        _fetch(server, "/a", tmp_path / "c", attempts=3)
+    assert len(server.pages["/a"].before) == 6
+
+
+def test_retry_after_is_honoured_in_seconds_and_as_a_date(
+    server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug caught: a server that asks for a minute's rest hammered every second, or waited for all night."""
+    waited: list[float] = []
+    monkeypatch.setattr(partial.Deadline, "sleep", lambda self, seconds: waited.append(seconds) or True)
+    monkeypatch.setattr(Pace, "pause", lambda self, host, seconds: None)
+    date = format_datetime(datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=50), usegmt=True)
+    past = "Mon, 01 Jan 2001 00:00:00 GMT"
+    for text, least, most in (("7", 7, 7), (date, 45, 50), (past, 0, 0), ("soon", 0, 0)):
+        server.pages = {"/a": Page(BODY, before=[(503, {"Retry-After": text})])}
+        _fetch(server, "/a", tmp_path / "a")
+        assert least <= waited.pop() <= most
+    server.pages = {"/a": Page(BODY, before=[(429, {"Retry-After": "86400"})])}
+    with pytest.raises(TransientError):
+        _fetch(server, "/a", tmp_path / "b")
+    assert waited == []
+
+
+def test_too_large_is_noticed_before_and_while_it_comes(server: WebServer, tmp_path: Path) -> None:
+    """Bug caught: a disk filled by a server that names no length, or a wrong one."""
+    server.pages = {"/said": Page(bytes(1_000_001)), "/unsaid": Page(bytes(1_000_001), length=False)}
+    for path in server.pages:
+        with pytest.raises(TooLargeError, match=r"fetch\.max_mb"):
+            _fetch(server, path, tmp_path / "a", max_mb=1)
+    assert (tmp_path / "a").stat().st_size <= 1_000_000
+
+
+def test_a_server_that_trickles_costs_its_time_limit_and_no_more(server: WebServer, tmp_path: Path) -> None:
+    """Bug caught: a thread that hangs for days on a byte a second, each of which resets the timeout."""
+    server.pages = {"/a": Page(BODY, stall_s=0.1)}
+    with pytest.raises(TransientError, match="max_video_s"):
+        _fetch(server, "/a", tmp_path / "a", max_video_s=0.5)
+
+
+def test_redirects_are_followed_bounded_and_each_checked(server: WebServer, tmp_path: Path) -> None:
+    """Bug caught: an endless loop; a redirect into another scheme; credentials carried to another host."""
+    with web_server() as other:
+        other.pages = {"/b": Page(BODY)}
+        server.pages = {
+            "/a": Page(status=302, headers={"Location": f"{other.url}/b"}),
+            "/loop": Page(status=301, headers={"Location": "/loop"}),
+            "/file": Page(status=302, headers={"Location": "file:///etc/passwd"}),
+        }
+        secret = server.url.replace("//", "//me:word@") + "/a"
+        assert WebClient(FetchLimits(**QUICK)).fetch(secret, tmp_path / "a").bytes == len(BODY)
+        assert server.asked[-1][1]["authorization"].startswith("Basic ")
+        assert "authorization" not in other.asked[-1][1]
+    with pytest.raises(FetchError, match="more than 3 redirects"):
+        _fetch(server, "/loop", tmp_path / "b", redirects=3)
+    assert server.count("/loop") == 4
+    with pytest.raises(FetchError, match="not http"):
+        _fetch(server, "/file", tmp_path / "c")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "[::1]", "[::ffff:127.0.0.1]"])
+def test_private_addresses_are_refused_however_they_are_written(server: WebServer, tmp_path: Path, host: str) -> None:
+    """Bug caught: a list from outside that reads the services of the machine it is ingested on."""
+    server.pages = {"/a": Page(BODY)}
+    client = WebClient(FetchLimits(**{**QUICK, "allow_private": False}))
+    with pytest.raises((RefusedError, TransientError), match=r"no public address|does not resolve"):
+        client.fetch(f"http://{host}:{server.port}/a", tmp_path / "a")
+    assert server.asked == []
+
+
+def test_the_address_that_was_checked_is_the_one_connected_to(
+    server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug caught: a name that is public when it is checked and private when it is connected to (DNS rebinding)."""
+    real, asked = socket.getaddrinfo, []
+
+    def resolver(host: str, *args: Any, **kwargs: Any) -> Any:
+        if host.endswith(".example"):
+            asked.append(host)
+            private = host == "private.example" or len(asked) > 1
+            return real("127.0.0.1" if private else "192.0.2.1", *args, **kwargs)
+        return real(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    server.pages = {"/a": Page(BODY)}
+    monkeypatch.setattr("infra.addresses.is_public", lambda address: address == "192.0.2.1")
+    connected = []
+    monkeypatch.setattr(socket, "create_connection", lambda at, *_, **__: connected.append(at) or _refuse())
+    client = WebClient(FetchLimits(**{**QUICK, "allow_private": False, "attempts": 1}))
+    with pytest.raises(TransientError):
+        client.fetch(f"http://rebinding.example:{server.port}/a", tmp_path / "a")
+    assert (asked, connected) == (["rebinding.example"], [("192.0.2.1", server.port)])
+    with pytest.raises(RefusedError):
+        client.fetch(f"http://private.example:{server.port}/a", tmp_path / "a")
+    assert server.asked == []
+
+
+def _refuse() -> Any:
+    raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [("8.8.8.8", True), ("2606:4700::1111", True), ("10.0.0.1", False), ("169.254.169.254", False),
+     ("100.64.0.1", False), ("192.168.1.1", False), ("0.0.0.0", False), ("224.0.0.1", False), ("::", False),
+     ("fe80::1", False), ("fd00::1", False), ("::ffff:10.0.0.1", False), ("64:ff9b::a00:1", False),
+     ("2002:a00:1::", False), ("255.255.255.255", False)],
+)  # fmt: skip
+def test_public_is_what_the_open_internet_routes(address: str, public: bool) -> None:
+    """Bug caught: cloud metadata, carrier networks, or a private address inside an IPv6 one taken for public."""
+    assert is_public(address) is public
+
+
+def test_a_certificate_that_nobody_signed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug caught: TLS that is not verified; and a company's own authority that cannot be named."""
+    pem = _self_signed(tmp_path / "server.pem")
+    with WebServer(pem) as server:
+        server.pages = {"/a": Page(BODY)}
+        with pytest.raises(FetchError, match="certificate"):
+            _fetch(server, "/a", tmp_path / "a")
+        assert server.asked == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+        assert _fetch(server, "/a", tmp_path / "b") == BODY
+        with pytest.raises(FetchError, match="certificate"):  # the name still counts: it is valid for 127.0.0.1 alone
+            WebClient(FetchLimits(**QUICK)).fetch(f"https://localhost:{server.port}/a", tmp_path / "c")
+
+
+def _self_signed(path: Path) -> Path:
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(names, critical=False).add_extension(x509.BasicConstraints(True, None), critical=True)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(private + certificate.public_bytes(pem))
+    return path
+
+
+def test_a_full_disk_is_the_machines_trouble_and_not_the_videos(server: WebServer, tmp_path: Path) -> None:
+    """Bug caught: a night of good videos rejected because the cache folder cannot be written."""
+    (tmp_path / "file").write_bytes(b"")
+    server.pages = {"/a": Page(BODY)}
+    with pytest.raises(StorageError, match=r"fetch\.cache"):
+        _fetch(server, "/a", tmp_path / "file" / "a")
+    if os.path.exists("/dev/full"):
+        (tmp_path / "full").symlink_to("/dev/full")
+        with pytest.raises(StorageError, match=r"fetch\.cache"):
+            _fetch(server, "/a", tmp_path / "full")
+
+
+def test_a_stop_ends_a_wait_at_once(server: WebServer, tmp_path: Path) -> None:
+    """Bug caught: an ingest that ends only minutes after Ctrl-C, when every thread's wait is over."""
+    server.pages = {"/a": Page(BODY, before=[(503, {"Retry-After": "100"})])}
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(TransientError):
+        WebClient(FetchLimits(**QUICK), stop).fetch(f"{server.url}/a", tmp_path / "a")
+    assert server.count("/a") == 1
+
+
+def test_a_host_is_asked_in_bursts_and_then_at_its_rate_and_pauses_when_it_says_so() -> None:
+    """Bug caught: a rate for each thread alone, one slow host that slows another, a pause that is ignored."""
+    now, slept = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(round(seconds, 3))
+        now[0] += seconds
+
+    pace = Pace(2.0, 3, clock=lambda: now[0], sleep=sleep)
+    for _ in range(5):
+        pace.wait("a")
+    assert slept == [0.5, 0.5]
+    pace.wait("b")
+    assert slept == [0.5, 0.5]
+    now[0] += 100
+    for _ in range(4):
+        pace.wait("a")
+    assert slept == [0.5, 0.5, 0.5]
+    pace.pause("a", 30)
+    pace.wait("a")
+    assert 30 <= slept[-1] <= 31
+
+
+def test_secrets_are_neither_shown_nor_part_of_what_a_signed_address_means() -> None:
+    """Bug caught: a password in a log; every signed address new each night; two videos taken for one."""
+    signed = "https://me:word@Host.example:8443/a%20b.mp4?X-Amz-Signature=abc&X-Amz-Date=1&v=2#part"
+    assert shown_url(signed) == "https://host.example:8443/a%20b.mp4?X-Amz-Signature=…&X-Amz-Date=…&v=…"
+    assert url_identity(signed) == url_identity(signed.replace("abc", "xyz").replace("word", "other"))
+    assert url_identity(signed) != url_identity(signed.replace("v=2", "v=3"))
+    for name in ("key", "e", "sig", "token", "policy", "expires"):
+        assert url_identity(f"https://h/x?{name}=1") != url_identity(f"https://h/x?{name}=2")
+    azure = "https://h/x?sv=1&sig={}&se=2"
+    assert url_identity(azure.format("a")) == url_identity(azure.format("b"))
+    assert "word" not in shown_url("http://me:word@[bad/")
+
+
+def test_old_parts_are_swept_and_the_newest_are_kept(tmp_path: Path) -> None:
+    """Bug caught: a cache that grows for ever; the download of an hour ago thrown away for one of last week."""
+    for age, name in enumerate(["new", "old", "older"]):
+        (tmp_path / name).write_bytes(bytes(100))
+        os.utime(tmp_path / name, (2e9 - age, 2e9 - age))
+    sweep_partials(tmp_path, 200)
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "old"}
+    os.utime(tmp_path / "old", (1e9, 1e9))
+    sweep_partials(tmp_path, 200)
+    assert {path.name for path in tmp_path.iterdir()} == {"new"}

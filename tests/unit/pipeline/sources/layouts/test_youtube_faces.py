@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.places import frames_folder
+from pipeline.sources.content import content_digest
+from tests.support.layouts import put, split_list, youtube_faces
+
+GREY = np.full((3, 16, 16, 3), 128, np.uint8)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    root = tmp_path / "ytf"
+    for person, video in (("Aaron_Eckhart", "0"), ("Aaron_Eckhart", "10"), ("Zoë_X", "2")):
+        youtube_faces(root, person, video, GREY, boxes=[(2, 2, 12, 12)] * 3)
+    return root
+
+
+def test_a_folder_of_frames_is_one_video_and_its_parent_the_person(tree: Path, listed) -> None:
+    """Bug caught: 600,000 pictures listed as files, or opened one by one; the label files taken for videos."""
+    (tree / "frame_images_DB" / "Aaron_Eckhart" / "0" / "movie.mp4").write_bytes(b"beside the frames")
+    videos = listed(tree)
+    assert {name: video.identity for name, video in videos.items()} == {
+        "frame_images_DB/Aaron_Eckhart/0": "ytf-Aaron_Eckhart",
+        "frame_images_DB/Aaron_Eckhart/10": "ytf-Aaron_Eckhart",
+        "frame_images_DB/Zoë_X/2": "ytf-Zoë_X",
+    }
+    for name, video in videos.items():
+        assert frames_folder(video.place) == str(tree / name)
+        assert video.bytes == content_digest(video.place)[1]
+
+
+def test_any_folder_of_the_tree_can_be_the_source(tree: Path, listed) -> None:
+    """Bug caught: a layout that is only known from its top."""
+    assert list(listed(tree / "frame_images_DB" / "Zoë_X")) == ["2"]
+    assert list(listed(tree / "frame_images_DB" / "Zoë_X" / "2")) == ["2"]
+
+
+def test_aligned_copies_are_left_out_and_other_folders_of_pictures_are_none(tree: Path, listed) -> None:
+    """Bug caught: each face twice in the dataset; somebody's photo album as a video."""
+    for name in ("aligned_images_DB/Zoë_X/2/aligned_detect_2.1.jpg", "album/holiday/1.jpg", "frame_images_DB/x/readme"):
+        put(tree / name, b"jpeg")
+    assert len(listed(tree)) == 3
+
+
+def test_the_fingerprint_changes_with_any_frame(tree: Path, listed) -> None:
+    """Bug caught: a frame replaced by one of the same size that no night sees."""
+    seen = [listed(tree)["frame_images_DB/Zoë_X/2"].fingerprint]
+    frame = tree / "frame_images_DB" / "Zoë_X" / "2" / "2.2.jpg"
+    os.utime(frame, ns=(0, 0))
+    seen.append(listed(tree)["frame_images_DB/Zoë_X/2"].fingerprint)
+    frame.rename(frame.with_name("2.7.jpg"))
+    seen.append(listed(tree)["frame_images_DB/Zoë_X/2"].fingerprint)
+    assert len(set(seen)) == 3
+
+
+def test_a_listed_video_decides_for_its_person(tree: Path, tmp_path: Path, listed) -> None:
+    """Bug caught: a person-disjoint split that is none, since unlisted videos of a person fall elsewhere."""
+    lists = {
+        "train": split_list(tmp_path / "train.json", ["Aaron_Eckhart/0"]),
+        "val": split_list(tmp_path / "val.json", ["Somebody/1"]),
+    }
+    splits = {name.split("_DB/")[1]: video.split for name, video in listed(tree, youtube_faces=lists).items()}
+    assert splits == {"Aaron_Eckhart/0": "train", "Aaron_Eckhart/10": "train", "Zoë_X/2": None}
+
+
+def test_names_that_are_no_text_survive(tmp_path: Path, listed) -> None:
+    """Bug caught: a person whose name is Latin-1 that breaks the plan, or cannot be opened by the worker."""
+    raw = os.fsdecode(b"Ren\xe9e")
+    folder = youtube_faces(tmp_path / "ytf", raw, "1", GREY)
+    (video,) = listed(tmp_path / "ytf").values()
+    assert (video.name, video.identity) == ("frame_images_DB/Ren\\xe9e/1", "ytf-Ren\\xe9e")
+    assert frames_folder(video.place) == str(folder)
+    video.place.encode()

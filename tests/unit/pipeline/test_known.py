@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+
+from infra.errors import CorruptShardError
+from pipeline.dataset.format import videos_key
+from pipeline.known import LEDGER_KEY, Known, read_known
+from pipeline.rows import RejectReason
+from tests.unit.pipeline.conftest import DatasetBuilder
+
+
+def test_the_latest_outcome_of_each_video_is_what_counts(builder: DatasetBuilder) -> None:
+    """Bug caught: a video that was retried with success taken for a reject for ever, or the other way round."""
+    clip = builder.clip("b")
+    one, two = builder.unit("one", {"a": [], "b": []}), builder.unit("two", {"b": [clip]})
+    reader = builder.publish(one, two)
+    known = read_known(builder.storage, reader.version, refresh=False)
+    assert known.rejects == {builder.digest("a"): RejectReason.NO_FACE, builder.digest("b"): None}
+    assert read_known(builder.storage, None, refresh=True) == Known()
+
+
+@pytest.mark.parametrize(
+    ("reason", "retry", "settled"),
+    [
+        (None, set(RejectReason), True),
+        (RejectReason.NO_FACE, set(), True),
+        (RejectReason.NO_FACE, {RejectReason.NO_FACE}, False),
+        (RejectReason.NO_FACE, {RejectReason.TIMEOUT}, True),
+        (RejectReason.UNREADABLE, set(), False),
+        (RejectReason.UNREACHABLE, set(), False),
+        (RejectReason.FETCH_FAILED, set(), True),
+    ],
+)
+def test_only_passing_and_named_rejects_need_work_again(
+    reason: RejectReason | None, retry: set[RejectReason], settled: bool
+) -> None:
+    """Bug caught: a good video treated again by a retry; a passing failure that stays."""
+    assert Known({"d": reason}).is_settled("d", retry) is settled
+    assert not Known({"d": reason}).is_settled("other", retry)
+
+
+def test_many_nights_are_read_from_one_object_and_the_cache_is_never_the_truth(builder: DatasetBuilder) -> None:
+    """Bug caught: one read for every night before; a unit of a takedown still known from the cache; a damaged cache."""
+    entries = [builder.unit(f"unit-{number}", {f"v{number}": []}) for number in range(20)]
+    version = builder.publish(*entries).version
+    first = read_known(builder.storage, version, refresh=False)
+    assert not builder.storage.exists(LEDGER_KEY)
+    assert read_known(builder.storage, version, refresh=True) == first
+    assert builder.storage.exists(LEDGER_KEY)
+    for entry in entries[:-1]:
+        builder.storage.delete(videos_key(entry.unit))
+    assert read_known(builder.storage, version, refresh=False) == first
+    fewer = version.model_copy(update={"units": version.units[1:]})
+    assert builder.digest("v0") not in read_known(builder.storage, fewer, refresh=False).rejects
+    builder.storage.write(LEDGER_KEY, b"damaged")
+    with pytest.raises(Exception, match="cannot"):
+        read_known(builder.storage, version, refresh=False)
+
+
+def test_a_ledger_that_is_not_the_listed_one_is_an_error(builder: DatasetBuilder) -> None:
+    """Bug caught: a plan made of a damaged ledger, which would treat the whole dataset anew."""
+    entry = builder.unit("one", {"a": []})
+    version = builder.publish(entry).version
+    builder.storage.write(videos_key("one"), b"damaged")
+    with pytest.raises(CorruptShardError):
+        read_known(builder.storage, version, refresh=True)
