@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 HDF5_DEADLINE_S = 300.0
 HDF5_MEMORY_BYTES = 2 << 30
 _PATH = re.compile(r"/Segmented/(?P<video>[^/]+)_(?P<segment>\d{1,9})\.mp4$")
-_LABELS = {"CMU_MOSEI_Labels.csd": "hdf5", "CMU_MOSEI_Labels.csv": "csv"}
+_LABEL_FILES = ("CMU_MOSEI_Labels.csd", "CMU_MOSEI_Labels.csv")
 
 
 class Mosei:
@@ -32,7 +32,7 @@ class Mosei:
     def __init__(self, lists: SplitLists | None = None) -> None:
         """Read the folds: lists of video ids."""
         self._split_of = official_split(lists)
-        self._label_file = NearestFile(*_LABELS)
+        self._label_file = NearestFile(*_LABEL_FILES)
         self._segments: dict[str, Segments] = {}
 
     def describe(self, path: str, root: str) -> list[Described] | None:
