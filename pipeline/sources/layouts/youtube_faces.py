@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
 from collections.abc import Sequence
 
 from pipeline.config import SplitLists
@@ -12,6 +13,7 @@ from pipeline.media.frame_names import frame_entries, frame_number
 from pipeline.sources.layouts.described import Described
 from pipeline.sources.layouts.official import official_split
 
+SETTLED_S = 2.0
 _FOLDER = re.compile(r"/(?P<tree>frame_images_DB|aligned_images_DB)/(?P<person>[^/]+)/[^/]+$")
 
 
@@ -43,18 +45,22 @@ class YouTubeFaces:
         return [Described(identity=f"ytf-{match['person']}", split=self._split_of.get(match["person"]))]
 
 
-def frames_fingerprint(folder: str) -> tuple[int, str]:
+def frames_fingerprint(folder: str) -> tuple[int, str | None]:
     """Return (bytes, fingerprint) of a folder of frames; the fingerprint changes with any name, size or time.
+
+    It is None while a frame is so young that it may change again within one tick of its file system's clock.
 
     Raises:
         OSError: the folder or a frame cannot be asked.
     """
-    size, seen = 0, hashlib.sha256()
+    size, newest_ns, seen = 0, 0, hashlib.sha256()
     for entry in frame_entries(folder):
         status = entry.stat(follow_symlinks=False)
         size += status.st_size
+        newest_ns = max(newest_ns, status.st_mtime_ns)
         seen.update(os.fsencode(entry.name) + f"\0{status.st_size}:{status.st_mtime_ns}\n".encode())
-    return size, f"{size}:{seen.hexdigest()[:32]}"
+    is_settled = time.time_ns() - newest_ns > SETTLED_S * 1e9
+    return size, f"{size}:{seen.hexdigest()[:32]}" if is_settled else None
 
 
 def _tree(folder: str) -> str | None:

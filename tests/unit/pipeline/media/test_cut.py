@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.media import decode
-from pipeline.media.cut import box_pixels, cut_info, frame_range
+from pipeline.media.cut import box_pixels, crop_to_box, cut_info, frame_range
 from pipeline.media.decode import VideoFrames
 from pipeline.media.frames import open_frames
 from pipeline.media.probe import probe
@@ -89,7 +89,7 @@ def test_a_box_is_cut_out_of_the_upright_frame(make_video, rotate):
     info = probe(path, cut=cut)
     assert frames.shape == (3, 48, 32, 3) == (3, info.height, info.width, 3)
     assert (np.median(frames[0], axis=(0, 1)) - (220, 30, 30)).max() < 15
-    assert next(open_frames(path, cut).iter_chunks(1))[1].base is None
+    assert crop_to_box(np.zeros((8, 8, 3), np.uint8), cut).base is None
 
 
 def test_a_cut_behind_the_end_is_a_reject_and_one_across_it_gives_what_is_there(make_video, numbers):

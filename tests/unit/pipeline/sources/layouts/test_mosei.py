@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import h5py
@@ -8,6 +9,7 @@ import pytest
 
 from infra.errors import ConfigError
 from pipeline.sources.layouts import mosei as layout
+from pipeline.sources.layouts import mosei_hdf5
 from tests.support.layouts import MOSEI_COLUMNS, mosei, put, split_list
 
 ROWS = {"a_b": [(1.0, 2.0, 0.0, 0.0, 0.5, 0.0, 0.0), (-3.0, 0.0, 1.5, 3.0, 0.0, 0.25, 1.0)], "c": [(float("nan"),) * 7]}
@@ -71,12 +73,29 @@ HOSTILE = "text|empty|no data|external link|soft link|external storage|virtual|h
 
 
 @pytest.mark.parametrize("how", HOSTILE.split("|"))
-def test_a_damaged_or_hostile_label_file_is_one_sentence(tmp_path: Path, listed, how: str) -> None:
-    """Bug caught: another file read through HDF5's links; a table of terabytes unpacked; a traceback."""
+def test_a_damaged_or_hostile_label_file_is_refused(tmp_path: Path, how: str) -> None:
+    """Bug caught: another file read through HDF5's links; a table of terabytes unpacked; labels of other columns."""
     root = mosei(tmp_path / "d", ROWS, VIDEOS)
     _hostile(root / "CMU_MOSEI_Labels.csd", how)
-    with pytest.raises(ConfigError, match=r"CMU_MOSEI_Labels.csd is damaged \("):
+    why = "of its own" if how.endswith("link") else ""  # refused by what it is, and not by what opening it does
+    with pytest.raises(mosei_hdf5.DAMAGE, match=why):
+        mosei_hdf5.read_hdf5(str(root / "CMU_MOSEI_Labels.csd"))
+
+
+def test_a_label_file_that_cannot_be_read_is_one_sentence(tmp_path: Path, listed) -> None:
+    """Bug caught: a traceback that comes out of the sandbox."""
+    root = mosei(tmp_path / "d", ROWS, VIDEOS)
+    _hostile(root / "CMU_MOSEI_Labels.csd", "six columns")
+    with pytest.raises(ConfigError, match=r"CMU_MOSEI_Labels.csd is damaged \(.*\(1, 6\).*fetch it again"):
         listed(root)
+
+
+def test_reading_that_never_ends_is_ended(tmp_path: Path, monkeypatch) -> None:
+    """Bug caught: a night that waits for ever inside a native library; here a pipe that nobody writes to."""
+    monkeypatch.setattr(layout, "HDF5_DEADLINE_S", 0.5)
+    os.mkfifo(tmp_path / "CMU_MOSEI_Labels.csd")
+    with pytest.raises(ConfigError, match="killed after its deadline"):
+        layout._read_labels(str(tmp_path / "CMU_MOSEI_Labels.csd"))
 
 
 @pytest.mark.parametrize("text", ["", "video_id,clip_id\na,1\n", "{}", "\0", 'x,"'])
@@ -92,8 +111,8 @@ def test_a_csv_that_is_not_the_labels_is_one_sentence(tmp_path: Path, listed, te
         listed(root)
 
 
-def test_more_segments_than_can_be_are_refused(tmp_path: Path, listed, monkeypatch) -> None:
+def test_more_segments_than_can_be_are_refused(tmp_path: Path, monkeypatch) -> None:
     """Bug caught: many small tables that together fill the memory."""
-    monkeypatch.setattr(layout, "MAX_SEGMENTS", 2)
-    with pytest.raises(ConfigError, match="more than 2 segments"):
-        listed(mosei(tmp_path / "d", ROWS, VIDEOS))
+    monkeypatch.setattr(mosei_hdf5, "MAX_SEGMENTS", 2)
+    with pytest.raises(ValueError, match="more than 2 segments"):
+        mosei_hdf5.read_hdf5(str(mosei(tmp_path / "d", ROWS, VIDEOS) / "CMU_MOSEI_Labels.csd"))

@@ -48,15 +48,22 @@ def test_aligned_copies_are_left_out_and_other_folders_of_pictures_are_none(tree
     assert len(listed(tree)) == 3
 
 
-def test_the_fingerprint_changes_with_any_frame(tree: Path, listed) -> None:
+def test_the_fingerprint_changes_with_any_frame_and_is_none_while_one_is_young(tree: Path, listed) -> None:
     """Bug caught: a frame replaced by one of the same size that no night sees."""
-    seen = [listed(tree)["frame_images_DB/Zoë_X/2"].fingerprint]
-    frame = tree / "frame_images_DB" / "Zoë_X" / "2" / "2.2.jpg"
-    os.utime(frame, ns=(0, 0))
-    seen.append(listed(tree)["frame_images_DB/Zoë_X/2"].fingerprint)
-    frame.rename(frame.with_name("2.7.jpg"))
-    seen.append(listed(tree)["frame_images_DB/Zoë_X/2"].fingerprint)
-    assert len(set(seen)) == 3
+
+    def fingerprint() -> str | None:
+        return listed(tree)["frame_images_DB/Zoë_X/2"].fingerprint
+
+    frames = sorted((tree / "frame_images_DB" / "Zoë_X" / "2").iterdir())
+    assert fingerprint() is None
+    for frame in frames:
+        os.utime(frame, ns=(0, 10**9))
+    seen = [fingerprint()]
+    os.utime(frames[1], ns=(0, 10**9 + 1))
+    seen.append(fingerprint())
+    frames[1].rename(frames[1].with_name("2.7.jpg"))
+    seen.append(fingerprint())
+    assert len({*seen, None}) == 4
 
 
 def test_a_listed_video_decides_for_its_person(tree: Path, tmp_path: Path, listed) -> None:
