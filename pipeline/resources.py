@@ -56,9 +56,7 @@ def place(cfg: IngestConfig, videos: int, nodes: Sequence[Node]) -> Placements:
     gpu = min(GPU_SHARE, GPU_SHARE * gpus / workers) if uses_gpu else 0.0
 
     def need(stage: StageResources, cpu_share: float, gpu: float) -> Node:
-        return Node(
-            cpu_share * share if stage.cpus is None else stage.cpus, gpu if stage.gpus is None else stage.gpus
-        )
+        return Node(cpu_share * share if stage.cpus is None else stage.cpus, gpu if stage.gpus is None else stage.gpus)
 
     track = need(cfg.resources.track_faces, HEAVY, gpu)
     parse = need(cfg.resources.parse_regions, LIGHT, gpu)
