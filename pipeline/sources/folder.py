@@ -41,6 +41,8 @@ def list_videos(sources: Sequence[str]) -> Iterator[ListedVideo]:
         if root.is_dir():
             yield from _walk(root)
         elif root.exists():
+            if not root.is_file():  # a pipe or device would block whoever opens it
+                raise ConfigError(f"source {printable(source)} is neither a folder nor a file; give one of them")
             yield _listed(str(root), root.name)
         else:
             raise ConfigError(f"source {printable(source)} does not exist; give a folder of videos or a video file")
@@ -90,7 +92,7 @@ def printable(path: str) -> str:
 
 def is_inside(path: str | Path, folder: str | Path) -> bool:
     """Tell whether ``path`` lies in ``folder`` once links are resolved."""
-    return Path(path).resolve().is_relative_to(Path(folder).resolve())
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))  # Path.resolve raises on a circle
 
 
 def _listed(path: str, name: str) -> ListedVideo:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -57,20 +58,21 @@ class Kit:
         codec: str = "libx264",
         pix_fmt: str = "yuv420p",
         rate: int = 25,
+        ticks: int = TICKS,
         durations: Sequence[int] = (TICKS // 25,),
         container: dict[str, str] | None = None,
         kind: str | None = None,
     ) -> bytes:
-        """Write a video and return its bytes. ``durations`` of frames, in ticks, are used in turn."""
+        """Write a video and return its bytes. ``durations`` of frames, in units of 1/``ticks`` s, are used in turn."""
         with av.open(str(path), "w", format=kind, options=container or {}) as file:
             quick = {"preset": "ultrafast"} if codec == "libx264" else {}
             stream = file.add_stream(codec, rate=rate, options=quick)
             stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
-            stream.codec_context.time_base = Fraction(1, TICKS)
+            stream.codec_context.time_base = Fraction(1, ticks)
             at = 0
             for number, image_HWC in enumerate(self.frames_FHWC if frames is None else frames):
                 frame = av.VideoFrame.from_ndarray(image_HWC, format="rgb24").reformat(*size, pix_fmt)
-                frame.pts, frame.time_base = at, Fraction(1, TICKS)
+                frame.pts, frame.time_base = at, Fraction(1, ticks)
                 at += durations[number % len(durations)]
                 file.mux(stream.encode(frame))
             file.mux(stream.encode())
@@ -129,8 +131,21 @@ def _big(value: int) -> bytes:
     return struct.pack(">I", value)
 
 
-def _encoded(**how: object) -> Callable[[Path, Kit], object]:
-    return lambda path, kit: kit.encoded(path, **how)  # type: ignore[arg-type]
+def _avi_of(frames: int) -> Callable[[Path, Kit], object]:
+    """An AVI whose two headers tell this number of frames."""
+
+    def make(path: Path, kit: Kit) -> None:
+        data = bytearray(kit.encoded(path, **AVI))
+        for kind, at in ((b"avih", 16), (b"strh", 32)):
+            start = data.index(kind) + 8 + at
+            data[start : start + 4] = struct.pack("<I", frames)
+        path.write_bytes(data)
+
+    return make
+
+
+def _encoded(**how: Any) -> Callable[[Path, Kit], object]:
+    return lambda path, kit: kit.encoded(path, **how)
 
 
 def _middle_zeroed(kit: Kit) -> bytes:
@@ -142,7 +157,7 @@ def _middle_zeroed(kit: Kit) -> bytes:
 
 def _middle_cut_out(kit: Kit) -> bytes:
     data = kit.faststart
-    return data[: len(data) // 2] + data[len(data) // 2 + 3000 :]
+    return data[: len(data) * 3 // 4] + data[len(data) * 3 // 4 + 3000 :]
 
 
 def _audio(path: Path, codec: str, kind: str, cover: Kit | None = None) -> None:
@@ -196,10 +211,10 @@ def _eight_k(path: Path, kit: Kit) -> None:
 
 
 def _two_hours(path: Path, kit: Kit) -> None:
-    kit.encoded(path, frames=_Again(kit.frames_FHWC, 7200), rate=1, durations=(TICKS,), size=(320, 180))
+    kit.encoded(path, frames=Again(kit.frames_FHWC, 7200), rate=1, durations=(TICKS,), size=(320, 180))
 
 
-class _Again(Sequence):
+class Again(Sequence):
     """Frames over and over, without holding them."""
 
     def __init__(self, frames_FHWC: np.ndarray, count: int) -> None:
@@ -215,9 +230,10 @@ class _Again(Sequence):
 
 
 QUARTER_TURN = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
-HUGE_GIF = b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0x80, 0, 0) + bytes(6) + (
-    b"\x2c" + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x02\x02\x44\x01\x00\x3b"
+HUGE_GIF = b"GIF89a" + struct.pack("<HHBBB", 16000, 16000, 0x80, 0, 0) + bytes(6) + (
+    b"\x2c" + struct.pack("<HHHHB", 0, 0, 16000, 16000, 0) + b"\x02\x02\x44\x01\x00\x3b"
 )  # fmt: skip
+AVI: dict[str, Any] = {"codec": "mpeg4", "ticks": 25, "durations": (1,), "kind": "avi"}
 PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
 CONCAT = b"ffconcat version 1.0\nfile /etc/passwd\n"
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
@@ -251,10 +267,12 @@ CASES = (
     Case("packets zeroed.mp4", CLIPS, _bytes(_middle_zeroed)),
     Case("no frame left.mp4", "decode_failed", _patched(b"stsz", 8, _big(0))),
     # Lies
-    Case("more frames than there are.mp4", CLIPS, _patched(b"stsz", 8, _big(100_000))),
+    Case("more frames than there are.avi", CLIPS, _avi_of(1_000_000)),
+    Case("fewer frames than there are.avi", CLIPS, _avi_of(1)),
+    Case("sizes of more frames than there are.mp4", "decode_failed", _patched(b"stsz", 8, _big(100_000))),
     Case("longer than it is.mp4", CLIPS, _patched(b"mvhd", 16, _big(0x7FFFFFFF))),
     Case("times of a million frames.mp4", CLIPS, _patched(b"stts", 8, _big(1_000_000))),
-    Case("frames last for ever.mp4", CLIPS, _patched(b"stts", 12, _big(0x7FFFFFF0))),
+    Case("a frame an hour.mp4", CLIPS, _encoded(durations=(3600 * TICKS,))),
     Case("edit list that starts late.mp4", CLIPS, _patched(b"elst", 12, _big(3 * TICKS // 25))),
     Case("huge canvas.mp4", "too_large", _bytes(lambda _: HUGE_GIF)),
     # Honest, and unusual
@@ -263,7 +281,7 @@ CASES = (
     Case("ten bits.mkv", CLIPS, _encoded(pix_fmt="yuv420p10le")),
     Case("full colour.mkv", CLIPS, _encoded(pix_fmt="yuv444p")),
     Case("lossless with alpha.mov", CLIPS, _encoded(codec="png", pix_fmt="rgba")),
-    Case("old.avi", CLIPS, _encoded(codec="mpeg4")),
+    Case("old.avi", CLIPS, _encoded(**AVI)),
     Case("two sizes.mts", CLIPS, _two_sizes),
     Case("one frame.mp4", "no_track", lambda path, kit: kit.encoded(path, frames=kit.frames_FHWC[:1])),
     Case("two pixels.mkv", "no_face", _encoded(size=(2, 2))),
