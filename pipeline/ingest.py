@@ -24,6 +24,7 @@ from pipeline.dataset.reader import DatasetReader
 from pipeline.dataset.versions import Counts, DatasetVersion, Licence, latest_version, publish_version
 from pipeline.dataset.writer import read_done
 from pipeline.faces.backend import backend_licences
+from pipeline.ingest_metrics import IngestMetrics
 from pipeline.plan import Plan, plan_units, read_plan, write_plan
 from pipeline.recipe import recipe_difference, recipe_digest, recipe_settings
 from pipeline.rows import RejectReason, SourceVideo
@@ -73,11 +74,11 @@ def ingest(cfg: IngestConfig, run: RunContext | None = None) -> IngestReport:
     start = time.monotonic()
     _check_sources(cfg)
     storage = open_storage(cfg.out)
-    with writer_lock(storage):
+    with IngestMetrics.exported(cfg.metrics, run.dir if run else None) as metrics, writer_lock(storage):
         before = latest_version(storage)
         recipe = recipe_digest(cfg)
         _check_recipe(before, cfg, recipe)
-        finished = list(_finish_old_plan(storage, cfg, before, recipe, run))
+        finished = list(_finish_old_plan(storage, cfg, before, recipe, run, metrics))
         listed = _list(cfg, run)
         latest = latest_version(storage)
         if not listed and latest is None:
@@ -86,8 +87,10 @@ def ingest(cfg: IngestConfig, run: RunContext | None = None) -> IngestReport:
         if units:
             plan = Plan(version=latest.version + 1 if latest else 1, recipe_digest=recipe, units=units)
             write_plan(storage, plan)
-            finished += _carry_out(storage, cfg, plan, latest, run)
+            finished += _carry_out(storage, cfg, plan, latest, run, metrics)
         latest = latest_version(storage)
+        if latest is not None:
+            metrics.succeeded(latest.version)
     if latest is None:  # a plan with units always ends in a version
         raise DatasetError(f"{storage.uri} has no version after its ingest; run again")
     made = before is None or latest.version > before.version
@@ -158,7 +161,12 @@ def _known(storage: Storage, latest: DatasetVersion | None) -> set[str]:
 
 
 def _finish_old_plan(
-    storage: Storage, cfg: IngestConfig, latest: DatasetVersion | None, recipe: str, run: RunContext | None
+    storage: Storage,
+    cfg: IngestConfig,
+    latest: DatasetVersion | None,
+    recipe: str,
+    run: RunContext | None,
+    metrics: IngestMetrics,
 ) -> Iterable[FinishedVideo]:
     """Finish what an interrupted ingest planned; sweep what it published; drop what was planned for other settings."""
     plan = read_plan(storage)
@@ -167,7 +175,7 @@ def _finish_old_plan(
     due = latest.version + 1 if latest else 1
     if plan.version == due and plan.recipe_digest == recipe:
         logger.info("finishing the plan of an interrupted ingest: %d videos", plan.videos)
-        return _carry_out(storage, cfg, plan, latest, run)
+        return _carry_out(storage, cfg, plan, latest, run, metrics)
     listed = {entry.unit for entry in latest.units} if latest else set()
     if plan.version >= due:
         logger.warning("an unfinished plan for other settings is dropped: %d videos", plan.videos)
@@ -180,7 +188,12 @@ def _finish_old_plan(
 
 
 def _carry_out(
-    storage: Storage, cfg: IngestConfig, plan: Plan, parent: DatasetVersion | None, run: RunContext | None
+    storage: Storage,
+    cfg: IngestConfig,
+    plan: Plan,
+    parent: DatasetVersion | None,
+    run: RunContext | None,
+    metrics: IngestMetrics,
 ) -> list[FinishedVideo]:
     """Treat the plan's videos, publish its version, sweep."""
     pending = [unit for unit in plan.units if read_done(storage, unit.id) is None]
@@ -199,10 +212,12 @@ def _carry_out(
             ) as progress,
             ray_session(),
         ):
+            metrics.planned(len(videos))
             for video in treat_videos(videos, cfg, plan.recipe_digest, storage):
                 finished.append(video)
+                metrics.finished(video)
                 result = f"rejected: {video.reject}" if video.reject else f"{video.clips} clips"
-                progress.update(1, f"{video.name}: {result}")
+                progress.update(1, f"{metrics.frames_per_s:.0f} frames/s, {video.name}: {result}")
     entries = [read_done(storage, unit.id) for unit in plan.units]
     done = tuple(entry for entry in entries if entry is not None)
     if len(done) != len(plan.units):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ class IngestMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._start: float | None = None
+        self._decoded = 0
         self._videos = self._counter("videos", "Videos treated, rejects included")
         self._frames = self._counter("frames", "Frames decoded")
         self._clips = self._counter("clips", "Clips made")
@@ -45,6 +48,7 @@ class IngestMetrics:
 
     def planned(self, videos: int) -> None:
         """Count videos as begun."""
+        self._start = self._start or time.monotonic()
         self._in_progress.inc(videos)
 
     def finished(self, video: FinishedVideo) -> None:
@@ -52,12 +56,18 @@ class IngestMetrics:
         self._in_progress.dec()
         self._videos.inc()
         self._frames.inc(video.frames)
+        self._decoded += video.frames
         self._clips.inc(video.clips)
         self._bytes.inc(video.bytes)
         if video.reject:
             self._rejects.labels(video.reject).inc()
         for stage, seconds in video.seconds.items():
             self._seconds.labels(stage).inc(seconds)
+
+    @property
+    def frames_per_s(self) -> float:
+        """Frames decoded per second since the first video was planned, all workers together."""
+        return self._decoded / max(time.monotonic() - self._start, 1e-9) if self._start else 0.0
 
     def succeeded(self, version: int) -> None:
         """Note the good end of the ingest, and the newest version of the dataset."""

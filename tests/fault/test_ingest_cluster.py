@@ -46,8 +46,8 @@ def test_a_node_and_a_raylet_that_are_killed_change_nothing(
     assert _at_work(second) or driver.reaches(lambda: _at_work(second))  # the stages use all nodes
     cluster.remove_node(first, allow_graceful=False)
     assert driver.reaches(lambda: next(out.glob("work/*/*.outcome.json"), None) is not None)
-    if driver.reaches(lambda: _at_work(second)):
-        _raylet(second).kill()
+    assert driver.reaches(lambda: _at_work(second))
+    _raylet(second).kill()
     code, said = driver.finish()
     assert code == 0, said
     assert 1 <= said.count("Ray lost a worker or a node") <= 4, said
