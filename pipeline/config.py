@@ -86,34 +86,6 @@ class ClipConfig(BaseConfig):
     """x264 preset."""
 
 
-class LimitConfig(BaseConfig):
-    """Bounds on what one video may cost."""
-
-    deadline_base_s: float = Field(default=120.0, gt=0)
-    """Seconds that any video may take."""
-    deadline_per_s: float = Field(default=60.0, ge=0)
-    """Further seconds per second of the video's length."""
-    memory_mb: int = Field(default=4096, ge=512)
-    """Resident memory, in MiB, that one worker's child process may hold."""
-    recycle_videos: int = Field(default=64, ge=1)
-    """Videos after which a child process is replaced."""
-    max_pixels: int = Field(default=8192 * 4320, ge=1)
-    """Largest frame, in pixels."""
-    attempts: int = Field(default=2, ge=1)
-    """Times a video may end its process before it becomes a reject."""
-    chunk_frames: int = Field(default=32, ge=1)
-    """Frames decoded at a time; bounds memory."""
-
-
-class SplitConfig(BaseConfig):
-    """Which split a video without an official one falls into: a pure function of its digest (or identity)."""
-
-    val_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Share of identities (else videos) held out for validation."""
-    assign: dict[str, Literal["train", "val", "test"]] = {}
-    """Glob over the video's name → split; the first match wins over the fraction."""
-
-
 class StageResources(BaseConfig):
     """What Ray books for each worker of a stage; a booking decides where workers are placed, and limits nothing."""
 
@@ -143,6 +115,34 @@ class MetricsConfig(BaseConfig):
     """Address to listen on; anything but loopback lets others read the numbers (never names of videos)."""
 
 
+class LimitConfig(BaseConfig):
+    """Bounds on what one video may cost."""
+
+    deadline_base_s: float = Field(default=120.0, gt=0)
+    """Seconds that any video may take."""
+    deadline_per_s: float = Field(default=60.0, ge=0)
+    """Further seconds per second of the video's length."""
+    memory_mb: int = Field(default=4096, ge=512)
+    """Resident memory, in MiB, that one worker's child process may hold."""
+    recycle_videos: int = Field(default=64, ge=1)
+    """Videos after which a child process is replaced."""
+    max_pixels: int = Field(default=8192 * 4320, ge=1)
+    """Largest frame, in pixels."""
+    attempts: int = Field(default=2, ge=1)
+    """Times a video may end its process before it becomes a reject."""
+    chunk_frames: int = Field(default=32, ge=1)
+    """Frames decoded at a time; bounds memory."""
+
+
+class SplitConfig(BaseConfig):
+    """Which split a video without an official one falls into: a pure function of its digest (or identity)."""
+
+    val_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of identities (else videos) held out for validation."""
+    assign: dict[str, Literal["train", "val", "test"]] = {}
+    """Glob over the video's name → split; the first match wins over the fraction."""
+
+
 class IngestConfig(BaseConfig):
     """Settings of ``marlin ingest``."""
 
@@ -162,12 +162,12 @@ class IngestConfig(BaseConfig):
     """Train and validation split."""
     shard_mb: int = Field(default=256, ge=1)
     """Target size of a shard in MB (10^6 bytes)."""
+    workers: int = Field(default=0, ge=0)
+    """Videos treated at a time; 0 takes one per CPU that Ray has."""
     resources: ResourceConfig = ResourceConfig()
     """CPUs and GPUs that each stage books."""
     metrics: MetricsConfig = MetricsConfig()
     """Prometheus metrics."""
-    workers: int = Field(default=0, ge=0)
-    """Videos treated at a time; 0 takes one per CPU that Ray has."""
     source_licence: str = "unstated"
     """Licence of the videos; it follows every model trained on them."""
     seed: int = 0

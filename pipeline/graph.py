@@ -38,9 +38,11 @@ MAX_BLOCKS = 8192
 
 
 def treat_videos(
-    videos: Sequence[PlannedVideo], cfg: IngestConfig, recipe: str, storage: Storage
+    videos: Sequence[PlannedVideo], cfg: IngestConfig, recipe: str, storage: Storage, clips_from: type = TrackFaces
 ) -> Iterator[FinishedVideo]:
     """Run the job on the Ray session at hand and yield each video as it comes out of the last stage, once.
+
+    ``clips_from`` is the stage that gives a video's clips.
 
     Raises:
         ConfigError: the cluster cannot hold what ``cfg.resources`` books.
@@ -50,7 +52,7 @@ def treat_videos(
     losses = 0
     while left:
         try:
-            for finished in _run(list(left.values()), cfg, recipe, storage):
+            for finished in _run(list(left.values()), cfg, recipe, storage, clips_from):
                 if left.pop((finished.unit, finished.video), None):
                     losses = 0
                     yield finished
@@ -71,7 +73,7 @@ def _run(videos: Sequence[PlannedVideo], cfg: IngestConfig, recipe: str, storage
     _prepare()
     at = place(cfg, len(videos), _nodes())
     rows = ray.data.from_items([_row(video) for video in videos], override_num_blocks=min(len(videos), MAX_BLOCKS))
-    track = _operator(TrackFaces, cfg=cfg, recipe=recipe, storage=storage)
+    track = _operator(clips_from, cfg=cfg, recipe=recipe, storage=storage)
     with warnings.catch_warnings():  # 2.60 bounds restarts by keyword alone, and announces a change for 2.64
         warnings.simplefilter("ignore", RayDeprecationWarning)
         results = (
