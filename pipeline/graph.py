@@ -68,7 +68,9 @@ def treat_videos(
             time.sleep(SETTLE_S)
 
 
-def _run(videos: Sequence[PlannedVideo], cfg: IngestConfig, recipe: str, storage: Storage) -> Iterator[FinishedVideo]:
+def _run(
+    videos: Sequence[PlannedVideo], cfg: IngestConfig, recipe: str, storage: Storage, clips_from: type
+) -> Iterator[FinishedVideo]:
     """Start the job once, on the nodes that there are."""
     _prepare()
     at = place(cfg, len(videos), _nodes())
