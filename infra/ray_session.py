@@ -11,12 +11,14 @@ import os
 import socket
 from collections.abc import Iterator
 
-from infra.errors import ConfigError
+from infra.errors import ConfigError, ProjectError
 
 logger = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 256 << 20
 """Our own cluster carries rows of a few hundred bytes, never frames."""
+STARTS = 3
+"""Attempts to start; Ray gives its own processes 30 s, which is too few on a very busy machine."""
 CONNECT_S = 10.0
 """Seconds for the cluster at RAY_ADDRESS to answer."""
 CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -33,6 +35,7 @@ def ray_session(cpus: int | None = None) -> Iterator[int]:
 
     Raises:
         ConfigError: nothing answers at ``RAY_ADDRESS``.
+        ProjectError: Ray cannot start here.
     """
     import ray
 
@@ -46,6 +49,20 @@ def ray_session(cpus: int | None = None) -> Iterator[int]:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
             logger.info("attached to the Ray cluster at RAY_ADDRESS")
         else:
+            _start(cpus)
+            logger.info("started Ray on this machine")
+    try:
+        yield max(int(ray.cluster_resources().get("CPU", 1)), 1)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _start(cpus: int | None) -> None:
+    import ray
+
+    for attempt in range(1, STARTS + 1):
+        try:
             with _loopback_only():
                 ray.init(
                     num_cpus=cpus,
@@ -55,12 +72,15 @@ def ray_session(cpus: int | None = None) -> Iterator[int]:
                     object_store_memory=OBJECT_STORE_BYTES,
                     _node_ip_address="127.0.0.1",
                 )
-            logger.info("started Ray on this machine")
-    try:
-        yield max(int(ray.cluster_resources().get("CPU", 1)), 1)
-    finally:
-        if started:
+            return
+        except Exception as error:  # Ray raises bare ones here
             ray.shutdown()
+            first = str(error).strip().partition("\n")[0]
+            if attempt == STARTS:
+                raise ProjectError(
+                    f"Ray cannot start on this machine ({first}); run again when it is less busy"
+                ) from error
+            logger.warning("Ray did not start (%s); trying again", first)
 
 
 def _check_answers(address: str) -> None:
