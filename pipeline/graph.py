@@ -128,13 +128,15 @@ def _operator(stage: type, **kwargs: Any) -> type:
 
     class Operator:
         def __init__(self) -> None:
-            self._stage, self._rows = stage(**kwargs), TypeAdapter(stage.takes)  # type: ignore[attr-defined]
+            self._stage: Any = None  # made at the first row: what it raises is data too
+            self._rows = TypeAdapter(stage.takes)  # type: ignore[attr-defined]
 
         def __call__(self, row: dict[str, str]) -> dict[str, str]:
             if row["failure"]:
                 return row
             for attempt in range(1, ATTEMPTS + 1):
                 try:
+                    self._stage = self._stage or stage(**kwargs)
                     return _row(self._stage(self._rows.validate_json(row["row"])))
                 except TransientError as error:
                     failure = error
