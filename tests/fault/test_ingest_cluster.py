@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.dataset.reader import open_dataset
 from pipeline.dataset.verify import verify_dataset
-from tests.fault.conftest import shards
+from tests.support.ingest_process import shards
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
