@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -25,6 +26,10 @@ import psutil
 from infra.errors import ProjectError
 
 POLL_S = 0.2
+KILL_S = 10.0
+"""Seconds for a killed child to be gone."""
+FIRST_FOR_THE_KERNEL = "800"
+"""The child's oom_score_adj: where memory runs out, the kernel takes it and not its parent."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -92,7 +97,8 @@ class Sandbox:
             self._pipe.close()
         if self._child is not None:
             self._child.kill()
-            self._child.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # asleep in the kernel (a dead NFS server): let it be
+                self._child.wait(KILL_S)
         self._child, self._pipe, self._calls = None, None, 0
 
     def __enter__(self) -> Sandbox:
@@ -168,6 +174,8 @@ def _child_main(handle: int, parent: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # the parent died before the line above took effect
         return
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(FIRST_FOR_THE_KERNEL)
     pipe = Connection(handle)
     with contextlib.suppress(EOFError, KeyboardInterrupt):
         factory, kwargs = pipe.recv()

@@ -96,6 +96,35 @@ class ClipConfig(BaseConfig):
     """x264 preset."""
 
 
+class StageResources(BaseConfig):
+    """What Ray books for each worker of a stage; a booking decides where workers are placed, and limits nothing."""
+
+    cpus: float | None = Field(default=None, gt=0)
+    """CPUs of one worker; None divides those of the cluster among the workers."""
+    gpus: float | None = Field(default=None, ge=0)
+    """GPUs of one worker, fractions allowed; None divides those of the cluster where the back-end can use one."""
+
+
+class ResourceConfig(BaseConfig):
+    """CPUs and GPUs by stage, as the operators of the Ray job are named."""
+
+    track_faces: StageResources = StageResources()
+    """Probing, decoding, detection, cropping, encoding: the heavy stage."""
+    parse_regions: StageResources = StageResources()
+    """Region maps of the clips."""
+    write_shard: StageResources = StageResources()
+    """Merging finished videos; one worker."""
+
+
+class MetricsConfig(BaseConfig):
+    """Prometheus metrics of a running ingest. The run folder gets them as ``metrics.prom`` in any case."""
+
+    port: int = Field(default=0, ge=0, le=65535)
+    """Port to serve ``/metrics`` on; 0 serves nothing."""
+    host: str = "127.0.0.1"
+    """Address to listen on; anything but loopback lets others read the numbers (never names of videos)."""
+
+
 class LimitConfig(BaseConfig):
     """Bounds on what one video may cost."""
 
@@ -183,6 +212,10 @@ class IngestConfig(BaseConfig):
     """Target size of a shard in MB (10^6 bytes)."""
     workers: int = Field(default=0, ge=0)
     """Videos treated at a time; 0 takes one per CPU that Ray has."""
+    resources: ResourceConfig = ResourceConfig()
+    """CPUs and GPUs that each stage books."""
+    metrics: MetricsConfig = MetricsConfig()
+    """Prometheus metrics."""
     source_licence: str = "unstated"
     """Licence of the videos; it follows every model trained on them."""
     seed: int = 0

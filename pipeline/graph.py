@@ -1,8 +1,9 @@
 """The Ray Data job: videos → TrackFaces → ParseRegions → WriteShard → one row a video on the driver.
 
-Ray carries rows of a few hundred bytes; what is done and what is not is written in the dataset, and Ray's own retries
-are a comfort only. An operator never raises: an error that must end the ingest travels to the driver as data, since
-an exception inside Ray Data would come back as a traceback, or not at all. Actors restart a bounded number of times.
+Ray carries rows of a few hundred bytes; what is done and what is not is written in the dataset. An operator never
+raises: an error that must end the ingest travels to the driver as data, since an exception inside Ray Data would come
+back as a traceback, or not at all. Ray repeats nothing by itself: when a worker or a node is lost, the job is started
+again for the videos that are left, on the nodes that are left, as long as videos come out in between.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import infra.errors
 from infra.errors import ProjectError, TransientError
 from infra.storage import Storage
 from pipeline.config import IngestConfig
+from pipeline.resources import Node, Placement, place
 from pipeline.stages import FinishedVideo, ParseRegions, PlannedVideo, TrackFaces, WriteShard
 
 logger = logging.getLogger(__name__)
@@ -29,68 +31,81 @@ logger = logging.getLogger(__name__)
 ATTEMPTS = 3
 """Times a stage tries one row while TransientErrors come."""
 RESTARTS = 3
-"""Times Ray replaces a dead actor, and repeats the row it died on; the default is without end."""
+"""Times that the job is started again after losing workers while no video comes out."""
+SETTLE_S = 5.0
+"""Seconds between losing workers and starting again: Ray learns of a dead node by and by."""
 MAX_BLOCKS = 8192
-CPU_SHARE = 0.45
-"""CPUs that Ray books for an actor of the two heavy stages; so both pools always fit beside each other."""
 
 
 def treat_videos(
     videos: Sequence[PlannedVideo], cfg: IngestConfig, recipe: str, storage: Storage, clips_from: type = TrackFaces
 ) -> Iterator[FinishedVideo]:
-    """Run the job on the Ray session at hand and yield each video as it comes out of the last stage.
+    """Run the job on the Ray session at hand and yield each video as it comes out of the last stage, once.
 
     ``clips_from`` is the stage that gives a video's clips.
 
     Raises:
-        ProjectError: the store refuses, a worker cannot start, or Ray lost its workers for good.
+        ConfigError: the cluster cannot hold what ``cfg.resources`` books.
+        ProjectError: the store refuses, a worker cannot start, or workers are lost again and again.
     """
+    left = {(planned.unit, planned.video.digest): planned for planned in videos}
+    losses = 0
+    while left:
+        try:
+            for finished in _run(list(left.values()), cfg, recipe, storage, clips_from):
+                if left.pop((finished.unit, finished.video), None):
+                    losses = 0
+                    yield finished
+        except ray.exceptions.RayError as error:
+            losses += 1
+            first = str(error).strip().splitlines()[0]
+            if losses > RESTARTS:
+                raise ProjectError(
+                    f"Ray lost its workers {losses} times without finishing a video ({first}); "
+                    "run the same command again, finished videos are kept"
+                ) from error
+            logger.warning("Ray lost a worker or a node (%s); going on with %d videos", first, len(left))
+            time.sleep(SETTLE_S)
+
+
+def _run(
+    videos: Sequence[PlannedVideo], cfg: IngestConfig, recipe: str, storage: Storage, clips_from: type
+) -> Iterator[FinishedVideo]:
+    """Start the job once, on the nodes that there are."""
     _prepare()
-    workers, share = _workers(cfg, len(videos))
-    gpus = _gpus(cfg, workers)
+    at = place(cfg, len(videos), _nodes())
     rows = ray.data.from_items([_row(video) for video in videos], override_num_blocks=min(len(videos), MAX_BLOCKS))
+    track = _operator(clips_from, cfg=cfg, recipe=recipe, storage=storage)
     with warnings.catch_warnings():  # 2.60 bounds restarts by keyword alone, and announces a change for 2.64
         warnings.simplefilter("ignore", RayDeprecationWarning)
         results = (
-            rows.map(
-                _operator(clips_from, cfg=cfg, recipe=recipe, storage=storage), **_pool(workers, workers, share, gpus)
-            )
-            .map(_operator(ParseRegions, cfg=cfg, storage=storage), **_pool(1, workers, share, gpus))
-            .map(_operator(WriteShard, storage=storage), **_pool(1, 1, 0.1, 0.0))
+            rows.map(track, **_pool(at.track_faces, fixed=True))
+            .map(_operator(ParseRegions, cfg=cfg, storage=storage), **_pool(at.parse_regions))
+            .map(_operator(WriteShard, storage=storage), **_pool(at.write_shard))
         )
-    try:
-        for row in results.iter_rows():
-            if row["failure"]:
-                raise _failure(row["failure"])
-            yield TypeAdapter(FinishedVideo).validate_json(row["row"])
-    except ray.exceptions.RayError as error:
-        first = str(error).strip().splitlines()[0]
-        raise ProjectError(
-            f"Ray lost its workers ({first}); run the same command again, finished videos are kept"
-        ) from error
+    for row in results.iter_rows():
+        if row["failure"]:
+            raise _failure(row["failure"])
+        yield TypeAdapter(FinishedVideo).validate_json(row["row"])
 
 
-def _workers(cfg: IngestConfig, videos: int) -> tuple[int, float]:
-    """Number of actors of each heavy stage, and the CPUs that each books."""
-    cpus = max(ray.cluster_resources().get("CPU", 1.0), 1.0)
-    workers = min(cfg.workers or int(cpus), videos)
-    return workers, min(CPU_SHARE, CPU_SHARE * cpus / workers)
+def _nodes() -> list[Node]:
+    """What the living nodes of the cluster have."""
+    return [
+        Node(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
 
 
-def _gpus(cfg: IngestConfig, workers: int) -> float:
-    """GPUs that each actor books: the back-ends that can use one share what there is."""
-    if cfg.faces.kind == "embedded" or cfg.faces.device == "cpu":
-        return 0.0
-    return min(0.5, 0.5 * ray.cluster_resources().get("GPU", 0.0) / workers)
-
-
-def _pool(least: int, most: int, cpus: float, gpus: float) -> dict[str, Any]:
+def _pool(stage: Placement, *, fixed: bool = False) -> dict[str, Any]:
+    least = stage.workers if fixed else 1
     return {
-        "compute": ActorPoolStrategy(min_size=least, max_size=most, max_tasks_in_flight_per_actor=2),
-        "num_cpus": cpus,
-        "num_gpus": gpus,
-        "max_restarts": RESTARTS,
-        "max_task_retries": RESTARTS,
+        "compute": ActorPoolStrategy(min_size=least, max_size=stage.workers, max_tasks_in_flight_per_actor=2),
+        "num_cpus": stage.cpus,
+        "num_gpus": stage.gpus,
+        "max_restarts": 0,  # Ray's default repeats without end, and a restarting actor keeps the rows it was given
+        "max_task_retries": 0,
     }
 
 
@@ -113,17 +128,20 @@ def _operator(stage: type, **kwargs: Any) -> type:
 
     class Operator:
         def __init__(self) -> None:
-            self._stage, self._rows = stage(**kwargs), TypeAdapter(stage.takes)  # type: ignore[attr-defined]
+            self._stage: Any = None  # made at the first row: what it raises is data too
+            self._rows = TypeAdapter(stage.takes)  # type: ignore[attr-defined]
 
         def __call__(self, row: dict[str, str]) -> dict[str, str]:
             if row["failure"]:
                 return row
             for attempt in range(1, ATTEMPTS + 1):
                 try:
+                    self._stage = self._stage or stage(**kwargs)
                     return _row(self._stage(self._rows.validate_json(row["row"])))
                 except TransientError as error:
                     failure = error
-                    time.sleep(2.0**attempt)
+                    if attempt < ATTEMPTS:
+                        time.sleep(2.0**attempt)
                 except Exception as error:  # everything ends on the driver, as one sentence
                     return {**row, "failure": _told(error)}
             return {**row, "failure": _told(failure)}

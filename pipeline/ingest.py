@@ -26,6 +26,7 @@ from pipeline.dataset.versions import Counts, DatasetVersion, Licence, latest_ve
 from pipeline.dataset.work import read_outcome, write_outcome
 from pipeline.dataset.writer import read_done
 from pipeline.faces.backend import backend_licences
+from pipeline.ingest_metrics import IngestMetrics
 from pipeline.known import Known, read_known
 from pipeline.plan import Plan, Unit, plan_units, read_plan, write_plan
 from pipeline.recipe import recipe_difference, recipe_digest, recipe_settings
@@ -84,11 +85,11 @@ def ingest(cfg: IngestConfig, run: RunContext | None = None, *, retry: Collectio
     start = time.monotonic()
     check_sources(cfg)
     storage = open_storage(cfg.out)
-    with writer_lock(storage):
+    with IngestMetrics.exported(cfg.metrics, run.dir if run else None) as metrics, writer_lock(storage):
         before = latest_version(storage)
         recipe = recipe_digest(cfg)
         check_recipe(before, cfg, recipe)
-        finished = list(_finish_old_plan(storage, cfg, before, recipe, run))
+        finished = list(_finish_old_plan(storage, cfg, before, recipe, run, metrics))
         latest = latest_version(storage)
         known = read_known(storage, latest, refresh=True)
         offer = _stage(storage, cfg, known, retry, run)
@@ -99,10 +100,12 @@ def ingest(cfg: IngestConfig, run: RunContext | None = None, *, retry: Collectio
         if units:
             plan = Plan(version=due, recipe_digest=recipe, units=units)
             write_plan(storage, plan)
-            finished += _carry_out(storage, cfg, plan, latest, run)
+            finished += _carry_out(storage, cfg, plan, latest, run, metrics)
         else:
             _sweep(storage)
         latest = latest_version(storage)
+        if latest is not None:
+            metrics.succeeded(latest.version)
     made = latest is not None and (before is None or latest.version > before.version)
     if latest is None:
         raise ConfigError(f"every video of {_named(cfg)} was taken down; no dataset was made")
@@ -173,7 +176,12 @@ def check_recipe(latest: DatasetVersion | None, cfg: IngestConfig, recipe: str) 
 
 
 def _finish_old_plan(
-    storage: Storage, cfg: IngestConfig, latest: DatasetVersion | None, recipe: str, run: RunContext | None
+    storage: Storage,
+    cfg: IngestConfig,
+    latest: DatasetVersion | None,
+    recipe: str,
+    run: RunContext | None,
+    metrics: IngestMetrics,
 ) -> Iterable[FinishedVideo]:
     """Finish what an interrupted ingest planned; sweep what it published; drop what was planned for other settings."""
     plan = read_plan(storage)
@@ -182,7 +190,7 @@ def _finish_old_plan(
     due = latest.version + 1 if latest else 1
     if plan.version == due and plan.recipe_digest == recipe:
         logger.info("finishing the plan of an interrupted ingest: %d videos", plan.videos)
-        return _carry_out(storage, cfg, plan, latest, run)
+        return _carry_out(storage, cfg, plan, latest, run, metrics)
     listed = {entry.unit for entry in latest.units} if latest else set()
     if plan.version >= due:
         logger.warning("an unfinished plan for other settings is dropped: %d videos", plan.videos)
@@ -195,7 +203,12 @@ def _finish_old_plan(
 
 
 def _carry_out(
-    storage: Storage, cfg: IngestConfig, plan: Plan, parent: DatasetVersion | None, run: RunContext | None
+    storage: Storage,
+    cfg: IngestConfig,
+    plan: Plan,
+    parent: DatasetVersion | None,
+    run: RunContext | None,
+    metrics: IngestMetrics,
 ) -> list[FinishedVideo]:
     """Treat the plan's videos, publish its version, sweep."""
     pending = [unit for unit in plan.units if read_done(storage, unit.id) is None]
@@ -215,10 +228,12 @@ def _carry_out(
             ) as progress,
             ray_session(),
         ):
+            metrics.planned(len(videos))
             for video in treat_videos(videos, cfg, plan.recipe_digest, storage):
                 finished.append(video)
+                metrics.finished(video)
                 result = f"rejected: {video.reject}" if video.reject else f"{video.clips} clips"
-                progress.update(1, f"{video.name}: {result}")
+                progress.update(1, f"{metrics.frames_per_s:.0f} frames/s, {video.name}: {result}")
     entries = [read_done(storage, unit.id) for unit in plan.units]
     done = tuple(entry for entry in entries if entry is not None)
     if len(done) != len(plan.units):

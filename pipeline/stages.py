@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,10 @@ class PlannedVideo:
 
 @dataclass(frozen=True, slots=True)
 class FinishedVideo:
-    """What became of it, as the driver shows it; ``reject`` and ``detail`` are None when clips came out."""
+    """What became of it, as the driver shows it; ``reject`` and ``detail`` are None when clips came out.
+
+    ``bytes`` of the source, ``frames`` decoded, and ``seconds`` by stage.
+    """
 
     unit: str
     unit_videos: int
@@ -60,6 +63,9 @@ class FinishedVideo:
     clips: int
     reject: str | None = None
     detail: str | None = None
+    bytes: int = 0
+    frames: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class _Killable:
@@ -188,9 +194,17 @@ class ParseRegions:
         """Treat one video, unless it is finished."""
         unit, digest = planned.unit, planned.video.digest
         outcome = read_outcome(self._storage, unit, digest) or self._parse(unit, digest)
-        reject = str(outcome.reject) if outcome.reject else None
         return FinishedVideo(
-            unit, planned.unit_videos, digest, outcome.name, outcome.clips, reject, (outcome.detail or "")[:300] or None
+            unit,
+            planned.unit_videos,
+            digest,
+            outcome.name,
+            outcome.clips,
+            reject=str(outcome.reject) if outcome.reject else None,
+            detail=(outcome.detail or "")[:300] or None,
+            bytes=outcome.bytes,
+            frames=outcome.decoded,
+            seconds=outcome.seconds,
         )
 
     def _parse(self, unit: str, digest: str) -> VideoOutcome:

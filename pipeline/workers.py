@@ -29,12 +29,12 @@ class ClipWorker:
     """Answers Ready, Measure and Extract."""
 
     def __init__(self, cfg: IngestConfig, recipe: str) -> None:
-        self._extractor = ClipExtractor(cfg, recipe)
+        self._extractor, self._max_pixels = ClipExtractor(cfg, recipe), cfg.limits.max_pixels
 
     def __call__(self, request: Ready | Measure | Extract) -> float | VideoOutcome | None:
         """Do one request."""
         if isinstance(request, Measure):
-            return _seconds(request.path)
+            return _seconds(request.path, self._max_pixels)
         return self._extract(request) if isinstance(request, Extract) else None
 
     def _extract(self, request: Extract) -> VideoOutcome:
@@ -79,10 +79,10 @@ class RegionWorker:
         return replace(outcome, seconds={**outcome.seconds, "parse": round(time.perf_counter() - start, 3)})
 
 
-def _seconds(path: str) -> float:
+def _seconds(path: str, max_pixels: int) -> float:
     """Length as stated, bounded by what the file's size can hold; 0 where probing fails (Extract will say why)."""
     try:
-        info = probe(path)
+        info = probe(path, max_pixels)
     except RejectError:
         return 0.0
     stated = info.frames / info.fps if info.fps > 0 else 0.0

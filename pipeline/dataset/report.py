@@ -18,14 +18,14 @@ MAX_ROWS = 500
 
 
 def report_sections(reader: DatasetReader, *, max_faces: int = 24) -> list[Section]:
-    """Return the sections of a dataset's report: funnel, videos, faces, how it was made.
+    """Return the sections of a dataset's report: funnel, videos, cost, faces, how it was made.
 
     Args:
         reader: the version to report on.
         max_faces: tracks on the contact sheet.
     """
     rows = video_rows(reader)
-    return [_funnel(reader, rows), _videos(rows), _faces(reader, max_faces), _making(reader)]
+    return [_funnel(reader, rows), _videos(rows), _cost(reader, rows), _faces(reader, max_faces), _making(reader)]
 
 
 def write_report(reader: DatasetReader, path: str | Path, *, max_faces: int = 24) -> Path:
@@ -111,6 +111,28 @@ def _result(row: dict[str, Any]) -> str:
         return f"rejected: {row['reject'].replace('_', ' ')}{detail}"
     filtered = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in sorted(row["filtered"].items()))
     return f"clips; tracks left out: {filtered}" if filtered else "clips"
+
+
+def _cost(reader: DatasetReader, rows: list[dict[str, Any]]) -> Section:
+    seconds: Counter[str] = Counter()
+    for row in rows:
+        seconds.update(row["seconds"])
+    total, frames = seconds.total(), sum(row["decoded"] for row in rows)
+    table = [
+        (stage, round(spent, 1), f"{100 * spent / total:.0f} %", round(1000 * spent / frames, 2) if frames else None)
+        for stage, spent in seconds.most_common()
+        if spent
+    ]
+    read, written = sum(row["bytes"] for row in rows), sum(entry.tar_bytes for entry in reader.version.units)
+    facts = [
+        ("seconds of all workers", round(total, 1)),
+        ("frames per worker's second", round(frames / total, 1) if total else None),
+        ("bytes of the videos", f"{read:,}"),
+        ("bytes of the shards", f"{written:,}"),
+    ]
+    head = ["stage", "seconds", "share", "ms per frame"]
+    intro = "Wall seconds that the workers spent on each stage; waiting, listing and writing shards are not in them."
+    return Section("What it cost", intro, [Facts(facts), Table(head, table, "Seconds by stage")])
 
 
 def _faces(reader: DatasetReader, max_faces: int) -> Section:

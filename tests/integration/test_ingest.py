@@ -198,6 +198,9 @@ def test_the_run_record_names_inputs_outputs_and_licences(dataset) -> None:
     for words in ('"version 1"', '"MIT"', "landmarks68", '"done"'):
         assert words in record
     assert (dataset[2] / "run" / "progress.json").exists()
+    metrics = (dataset[2] / "run" / "metrics.prom").read_text()
+    for line in ("videos_total 4.0", 'rejects_total{reason="no_face"} 1.0', "dataset_version 1.0", "in_progress 0.0"):
+        assert f"{line}\n" in metrics, line
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ def make_worker(base: int = 0) -> Callable[[Any], Any]:
     def work(order: Any) -> Any:
         if order == "hang":
             time.sleep(60)
+        if order == "stop":  # as one asleep in a driver: no signal but SIGKILL reaches it
+            os.kill(os.getpid(), signal.SIGSTOP)
         if order == "swell":
             keep = bytearray(os.urandom(1 << 20) * 600)
             time.sleep(30)
@@ -55,7 +57,12 @@ def test_it_answers_and_raises_what_the_function_raised(sandbox: Sandbox) -> Non
 
 @pytest.mark.parametrize(
     ("order", "deadline_s", "error"),
-    [("hang", 1.0, SandboxTimeout), ("swell", 30.0, SandboxMemory), ("crash", 30.0, SandboxDied)],
+    [
+        ("hang", 1.0, SandboxTimeout),
+        ("stop", 1.0, SandboxTimeout),
+        ("swell", 30.0, SandboxMemory),
+        ("crash", 30.0, SandboxDied),
+    ],
 )
 def test_a_ruined_call_ends_the_child_and_the_next_call_works(
     sandbox: Sandbox, order: str, deadline_s: float, error: type[Exception]

@@ -1,0 +1,90 @@
+"""What the job does about failures, with stand-ins for what fails; tests/fault has the real thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+import ray
+
+from infra.errors import ProjectError, StorageError, TransientError
+from infra.storage import open_storage
+from pipeline import graph
+from pipeline.config import IngestConfig
+from pipeline.rows import SourceVideo
+from pipeline.stages import FinishedVideo, PlannedVideo
+
+PLANNED = [PlannedVideo("u", 9, SourceVideo(f"{number:064x}", f"/v/{number}.mp4", "", 1)) for number in range(9)]
+
+
+class Stage:
+    takes = PlannedVideo
+    tries = 0
+
+    def __init__(self, *, broken: bool = False) -> None:
+        if broken:
+            raise StorageError("cannot make /tmp/x: No space left on device")
+
+    def __call__(self, planned: PlannedVideo) -> FinishedVideo:
+        Stage.tries += 1
+        if Stage.tries < 3 or planned.video.bytes == 0:
+            raise TransientError("busy")
+        return FinishedVideo(planned.unit, planned.unit_videos, planned.video.digest, "a", 1)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    Stage.tries = 0
+    monkeypatch.setattr(graph.time, "sleep", lambda _: None)
+
+
+def test_what_may_pass_is_tried_three_times_and_then_told() -> None:
+    """Bug caught: a busy store that ends the night at once, or is asked for ever."""
+    operator = graph._operator(Stage)()
+    row = operator(graph._row(PLANNED[0]))
+    assert (row["failure"], Stage.tries) == ("", 3)
+    Stage.tries = 0
+    poor = PlannedVideo("u", 9, SourceVideo("a" * 64, "/v/a.mp4", "", 0))
+    assert operator(graph._row(poor))["failure"] == "TransientError|busy"
+    assert Stage.tries == 3
+
+
+def test_a_stage_that_cannot_be_made_is_told_as_one_sentence() -> None:
+    """Bug caught: a full scratch disk that looks like lost workers, with Ray's traceback."""
+    row = graph._operator(Stage, broken=True)()(graph._row(PLANNED[0]))
+    assert isinstance(graph._failure(row["failure"]), StorageError)
+    assert "No space left" in row["failure"]
+
+
+def _losing(per_run: int, runs: list[int]) -> object:
+    """A job that yields so many videos and then loses its workers; ``runs`` gets the number of videos of each run."""
+
+    def run(videos: Sequence[PlannedVideo], *_: object) -> Iterator[FinishedVideo]:
+        runs.append(len(videos))
+        for planned in videos[:per_run]:
+            yield FinishedVideo("u", 9, planned.video.digest, "", 1)
+        if per_run < len(videos):
+            raise ray.exceptions.NodeDiedError("node died")
+
+    return run
+
+
+@pytest.mark.parametrize(("per_run", "expected"), [(9, [9]), (4, [9, 5, 1]), (1, [9, 8, 7, 6, 5, 4, 3, 2, 1])])
+def test_lost_workers_start_the_job_again_for_what_is_left_as_long_as_videos_come_out(
+    monkeypatch: pytest.MonkeyPatch, per_run: int, expected: list[int], tmp_path: object
+) -> None:
+    """Bug caught: rows dropped or given twice after a loss; a long night ended by its fourth loss."""
+    runs: list[int] = []
+    monkeypatch.setattr(graph, "_run", _losing(per_run, runs))
+    out = list(graph.treat_videos(PLANNED, IngestConfig(), "r", open_storage(str(tmp_path))))
+    assert sorted(video.video for video in out) == [planned.video.digest for planned in PLANNED]
+    assert runs == expected
+
+
+def test_losses_without_progress_come_to_an_end(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    """Bug caught: Ray Data's default, which replaces dead workers without end."""
+    runs: list[int] = []
+    monkeypatch.setattr(graph, "_run", _losing(0, runs))
+    with pytest.raises(ProjectError, match=r"lost its workers 4 times .* run the same command again"):
+        list(graph.treat_videos(PLANNED, IngestConfig(), "r", open_storage(str(tmp_path))))
+    assert runs == [9] * 4
