@@ -78,11 +78,14 @@ class ClipConfig(BaseConfig):
     """Side of the crop in pixels (METHOD: 224)."""
     max_frames: int = Field(default=64, ge=32, le=1024, multiple_of=4)
     """Longest clip in frames; a track is cut into clips of this length and a rest."""
-    crf: int = Field(default=20, ge=0, le=51)
+    crf: float = Field(default=23.5, ge=0, le=51)
     """x264 constant rate factor; smaller is better and larger."""
-    key_frame_interval: int = Field(default=16, ge=1)
-    """Frames between H.264 key frames: short distances make random windows cheap to decode."""
-    preset: str = "veryfast"
+    key_frame_interval: int = Field(default=64, ge=1)
+    """Frames between H.264 key frames. Decoding a window costs the same at 16 and at 64 (benchmarks/codec.py); bytes do
+    not."""
+    b_frames: int = Field(default=3, ge=0, le=16)
+    """Frames predicted from both sides between two others."""
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower"] = "medium"
     """x264 preset."""
 
 
