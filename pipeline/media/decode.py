@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 decord.logging.set_level(decord.logging.FATAL)
 av.logging.set_level(None)
 
-CHUNK_BYTES = 128 << 20
-"""A chunk never holds more than this, whatever number of frames is asked for: 8K frames are 100 MB each."""
+CHUNK_BYTES = 16 << 20
+"""A chunk holds no more than this or one frame: 8K frames are 100 MB each, and chunks that fit the cache are faster."""
 NO_DUPLICATES = 1e-9
 """decord's ``fault_tol``. It replaces a frame it cannot decode by its neighbour: with -1 (its default) and 0 without a
 word; a positive share of the frames makes it raise, the smallest one at the first such frame."""
