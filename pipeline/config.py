@@ -55,8 +55,12 @@ Faces = Annotated[EmbeddedFaces | FacexlibFaces, Field(discriminator="kind")]
 class TrackConfig(BaseConfig):
     """Linking detections into tracks, smoothing and filtering them."""
 
-    key_frame_stride: int = Field(default=4, ge=1, le=64)
+    key_frame_stride: int = Field(default=16, ge=1, le=64)
     """Detect on every n-th frame (and at shot boundaries); boxes between are interpolated."""
+    fine_stride: int = Field(default=4, ge=1, le=64)
+    """Between two such frames detect on every n-th as well, by halving, where faces move, come or go."""
+    still_iou: float = Field(default=0.85, gt=0, le=1)
+    """Faces move where a box on one key frame and on the next have a smaller IoU."""
     link_iou: float = Field(default=0.3, gt=0, lt=1)
     """Least IoU between neighbouring key frames of one track."""
     max_gap_frames: int = Field(default=12, ge=0)
@@ -88,11 +92,20 @@ class ClipConfig(BaseConfig):
     """Side of the crop in pixels (METHOD: 224)."""
     max_frames: int = Field(default=64, ge=32, le=1024, multiple_of=4)
     """Longest clip in frames; a track is cut into clips of this length and a rest."""
-    crf: int = Field(default=20, ge=0, le=51)
+    crf: float = Field(default=23.5, ge=0, le=51)
     """x264 constant rate factor; smaller is better and larger."""
-    key_frame_interval: int = Field(default=16, ge=1)
-    """Frames between H.264 key frames: short distances make random windows cheap to decode."""
-    preset: str = "veryfast"
+    key_frame_interval: int = Field(default=64, ge=1)
+    """Frames between H.264 key frames. Decoding a window costs the same at 16 and at 64 (benchmarks/codec.py); bytes do
+    not."""
+    b_frames: int = Field(default=3, ge=0, le=16)
+    """Frames predicted from both sides between two others."""
+    audio: bool = False
+    """Keep the sound of each clip's span of time beside it: 16 kHz, mono, FLAC."""
+    duplicate_bits: float = Field(default=0.02, ge=0, lt=0.5)
+    """A clip is left out as a near copy of an earlier one of its video (a loop, a frozen picture) where at most this
+    share of the bits of their hashes differ; 0 keeps all. In real videos the same face later differed in 0.1 and more,
+    the same pictures at half the size in 0.015 and less."""
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower"] = "medium"
     """x264 preset."""
 
 

@@ -17,10 +17,12 @@ from pipeline.config import IngestConfig
 from pipeline.dataset.format import REGION_STRIDE, clip_key
 from pipeline.faces.backend import FaceDetector, build_detector, detector_name, parser_name
 from pipeline.faces.crop import blur_and_exposure, crop_square
+from pipeline.faces.duplicates import SeenClips
 from pipeline.faces.filters import face_side, filter_reason
 from pipeline.faces.labelled import labelled_boxes
 from pipeline.faces.scan import Scan, scan_faces
 from pipeline.faces.track import build_track, link_detections
+from pipeline.media.audio import ClipAudio
 from pipeline.media.clock import StageClock
 from pipeline.media.encode import encode_clip
 from pipeline.media.frames import open_frames
@@ -28,6 +30,7 @@ from pipeline.media.probe import probe
 from pipeline.rejects import RejectError
 from pipeline.rows import (
     ClipMeta,
+    Cut,
     EncodedClip,
     FaceTrack,
     Quality,
@@ -37,7 +40,7 @@ from pipeline.rows import (
     VideoOutcome,
 )
 
-HOLD_BYTES = 256 << 20
+HOLD_BYTES = 1 << 30
 """A video whose decoded frames take no more than this is decoded once and kept for the second pass."""
 
 
@@ -109,10 +112,20 @@ class ClipExtractor:
             if not tracks:
                 raise _nothing_left(outcome)
             chunks = scan.held if scan.held is not None else frames.iter_chunks(chunk)
+            seen = SeenClips(self._cfg.clip.duplicate_bits)
+            audio = self._audio(path, video.cut)
             for clip in self._crop(clock.over("decode", chunks), tracks, clock):
+                with clock("quality"):
+                    crops_FHWC = np.stack(clip.crops)
+                    is_copy = seen.is_copy(crops_FHWC)
+                if is_copy:
+                    outcome = replace(outcome, duplicates=outcome.duplicates + 1)
+                    continue
                 outcome = replace(outcome, clips=outcome.clips + 1)
+                with clock("audio"):
+                    flac = audio.flac(clip.start / info.fps, clip.end / info.fps) if audio else None
                 with clock("encode"):
-                    encoded = self._encode(clip, video, info, split)
+                    encoded = self._encode(clip, crops_FHWC, flac, video, info, split)
                 yield encoded
         except RejectError as reject:
             outcome = replace(outcome, clips=0, reject=reject.reason, detail=reject.detail)
@@ -135,6 +148,10 @@ class ClipExtractor:
             else:
                 filtered[reason.value] += 1
         return kept, dict(sorted(filtered.items())), int(has_face_F.sum())
+
+    def _audio(self, path: str, cut: Cut | None) -> ClipAudio | None:
+        """The video's sound, where the recipe asks for it."""
+        return ClipAudio(path, cut.start_s if cut else 0.0) if self._cfg.clip.audio else None
 
     def _crop(
         self, chunks: Iterable[tuple[int, np.ndarray]], tracks: list[FaceTrack], clock: StageClock
@@ -159,8 +176,16 @@ class ClipExtractor:
         if waiting:
             raise RejectError(RejectReason.DECODE_FAILED, "it ended earlier when it was decoded a second time")
 
-    def _encode(self, clip: _OpenClip, video: SourceVideo, info: VideoInfo, split: str) -> EncodedClip:
-        track, crops_FHWC = clip.track, np.stack(clip.crops)
+    def _encode(
+        self,
+        clip: _OpenClip,
+        crops_FHWC: np.ndarray,
+        flac: bytes | None,
+        video: SourceVideo,
+        info: VideoInfo,
+        split: str,
+    ) -> EncodedClip:
+        track = clip.track
         rows = slice(clip.start - track.start, clip.end - track.start)
         judged = [blur_and_exposure(crop) for crop in crops_FHWC[::REGION_STRIDE]]
         blur, exposure = np.mean(judged, axis=0)
@@ -189,8 +214,9 @@ class ClipExtractor:
             split=split,
             identity=video.identity,
             cut=video.cut,
+            audio=flac is not None,
         )
-        return EncodedClip(meta, encode_clip(crops_FHWC, info.fps, self._cfg.clip))
+        return EncodedClip(meta, encode_clip(crops_FHWC, info.fps, self._cfg.clip), flac)
 
 
 def _nothing_left(outcome: VideoOutcome) -> RejectError:

@@ -65,7 +65,7 @@ def _funnel(reader: DatasetReader, rows: list[dict[str, Any]]) -> Section:
         ("frames with a face", total["detected"], _share(total["detected"], total["decoded"])),
         ("tracks", total["tracks"], f"before filters{_reasons(filtered, 'filtered')}"),
         ("tracks kept", total["tracks"] - filtered.total(), ""),
-        ("clips", counts.clips, f"{counts.frames:,} frames in {counts.shards} shards"),
+        ("clips", counts.clips, f"{counts.frames:,} frames in {counts.shards} shards{_copies(rows)}"),
     ]
     blocks: list[Any] = [Funnel(steps)]
     if rejects or filtered:
@@ -78,6 +78,11 @@ def _funnel(reader: DatasetReader, rows: list[dict[str, Any]]) -> Section:
 def _reasons(counter: Counter[str], verb: str) -> str:
     named = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in sorted(counter.items()))
     return f"; {verb}: {named}" if named else ""
+
+
+def _copies(rows: list[dict[str, Any]]) -> str:
+    copies = sum(row["duplicates"] for row in rows)
+    return f"; left out as near copies: {copies}" if copies else ""
 
 
 def _share(part: int, whole: int) -> str:

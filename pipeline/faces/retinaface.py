@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 
 import cv2
 import numpy as np
 import torch
 from facexlib.detection.retinaface import RetinaFace
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from infra.device import pick_device
 from pipeline.config import FacexlibFaces
@@ -26,8 +29,8 @@ BATCH = 8
 class RetinaFaceDetector:
     """Finds faces on a CPU or GPU, in batches of key frames reduced to ``detect_long_side``.
 
-    Differs from facexlib: batched at a reduced size, priors are computed once per frame size, and a call leaves no
-    state behind.
+    Differs from facexlib: batched at a reduced size, priors are computed once per frame size, normalisation is folded
+    into the convolutions, and a call leaves no state behind.
     """
 
     def __init__(self, cfg: FacexlibFaces) -> None:
@@ -41,7 +44,9 @@ class RetinaFaceDetector:
         self._device = pick_device(cfg.device, "faces.device")
         self._net = RetinaFace(network_name=cfg.detector.removeprefix("retinaface_"), device="cpu")
         load_weights(self._net, fetch_weights(cfg.detector, cfg.weights))
-        self._net.eval().requires_grad_(False).to(self._device)
+        self._net.eval().requires_grad_(False)
+        fold_norms(self._net)
+        self._net.to(self._device, memory_format=torch.channels_last)
 
     def detect(self, frames_FHWC: np.ndarray) -> list[Detections]:
         """Return the faces of each uint8 RGB frame (F, H, W, 3), best score first, in pixels of the full frame."""
@@ -55,12 +60,26 @@ class RetinaFaceDetector:
         _, height, width, _ = frames_FHWC.shape
         size = reduced_size(width, height, self._long_side)
         small_FHWC = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames_FHWC])
-        bgr_FHWC = torch.from_numpy(small_FHWC[..., ::-1] - MEAN_BGR)
+        bgr_FHWC = torch.from_numpy(small_FHWC[..., ::-1] - MEAN_BGR)  # as it lies, this is channels last
         shifts_FA4, scores_FA2, points_FA10 = self._net(bgr_FHWC.permute(0, 3, 1, 2).to(self._device))
         outputs = (shifts_FA4.cpu().numpy(), scores_FA2[..., 1].cpu().numpy(), points_FA10.cpu().numpy())
         priors_A4 = anchor_boxes(*size)
         scale_2 = np.array([width / size[0], height / size[1]], np.float32)
         return [_decode(*each, priors_A4, self._threshold, scale_2) for each in zip(*outputs, strict=True)]
+
+
+def fold_norms(net: nn.Module) -> None:
+    """Fold each batch norm that follows a convolution into its weights, in place: equal up to rounding, less work.
+
+    Goes by the order of children, which is the order of use in facexlib's and torchvision's networks. ``net`` must be
+    in evaluation mode.
+    """
+    for module in net.modules():
+        children = list(module.named_children())
+        for (name, convolution), (norm_name, norm) in pairwise(children):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(convolution, norm))
+                setattr(module, norm_name, nn.Identity())
 
 
 @lru_cache(maxsize=16)

@@ -113,6 +113,15 @@ def smooth_path(boxes_F4: np.ndarray, *, sigma_frames: float, margin: float) -> 
     return np.concatenate([path_F3[:, :2] - half_F1, path_F3[:, :2] + half_F1], axis=1).astype(np.float32)
 
 
+def still(before: Detections, after: Detections, least_iou: float) -> bool:
+    """Whether both frames show the same number of faces, each at nearly the same place: an IoU of ``least_iou``."""
+    if len(before.scores_N) != len(after.scores_N):
+        return False
+    iou = iou_matrix(before.boxes_N4, after.boxes_N4)
+    rows, columns = linear_sum_assignment(iou, maximize=True)
+    return bool(np.all(iou[rows, columns] >= least_iou))
+
+
 def _may_go_on(last: int, previous: int, frame: int, cuts: Sequence[int], cfg: TrackConfig) -> bool:
     cut_between = bisect.bisect_right(cuts, frame) > bisect.bisect_right(cuts, last)
     return not cut_between and (last == previous or frame - last <= cfg.max_gap_frames)

@@ -20,12 +20,12 @@ def encode_clip(frames_FHWC: np.ndarray, fps: float, cfg: ClipConfig) -> bytes:
     Args:
         frames_FHWC: uint8 RGB (F, H, W, 3), F ≥ 1, H and W even.
         fps: frames per second; stored exactly for the usual rates. A variable-rate source is stored at its mean.
-        cfg: quality, preset and key-frame distance.
+        cfg: quality, preset, B-frames and key-frame distance.
 
     Returns:
         The file. Same frames, same settings, same library: same bytes (one thread, no time stamps of today, no scene
         cuts moving the key frames, no lookahead: x264's reads memory that it never wrote, so its choices depend on what
-        lay there). No B-frames: decoding order is display order, and a window never needs the future.
+        lay there). Tuned for the true pixels and not for the eye: the network learns from what is there.
     """
     if frames_FHWC.ndim != 4 or frames_FHWC.dtype != np.uint8 or not len(frames_FHWC):
         raise ValueError(f"a clip is uint8 (F, H, W, 3) with F ≥ 1, not {frames_FHWC.dtype} {frames_FHWC.shape}")
@@ -38,9 +38,9 @@ def encode_clip(frames_FHWC: np.ndarray, fps: float, cfg: ClipConfig) -> bytes:
         stream.options = {
             "crf": str(cfg.crf),
             "preset": cfg.preset,
-            "tune": "fastdecode",
+            "tune": "psnr",
             "x264-params": f"keyint={cfg.key_frame_interval}:min-keyint={cfg.key_frame_interval}:scenecut=0"
-            ":bframes=0:rc-lookahead=0:mbtree=0:threads=1:lookahead-threads=1:sliced-threads=0",
+            f":bframes={cfg.b_frames}:b-adapt=0:weightp=0:rc-lookahead=0:mbtree=0:threads=1:lookahead-threads=1:sliced-threads=0",
             "flags": "+bitexact",
         }
         for image_HWC in frames_FHWC:

@@ -17,8 +17,8 @@ def start() -> Iterator[Callable[..., Driver]]:
     """``start(videos, out, NAME=value)`` starts an ingest; what still runs at the end is killed."""
     started: list[Driver] = []
 
-    def begin(videos: Path | str, out: Path | str, **env: str) -> Driver:
-        started.append(Driver(videos, out, **env))
+    def begin(videos: Path | str, out: Path | str, fetch: dict | None = None, **env: str) -> Driver:
+        started.append(Driver(videos, out, fetch, **env))
         return started[-1]
 
     yield begin
