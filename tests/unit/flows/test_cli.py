@@ -306,7 +306,8 @@ def test_ctrl_c_is_one_sentence_and_exit_code_130(tmp_path):
 
 def _start(*arguments: str, **options: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "flows.cli", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, **options)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.Popen(command, cwd=ROOT, env=buffered, stderr=subprocess.PIPE, **options)
 
 
 def _umask() -> int:
