@@ -4,8 +4,12 @@
 
 Each dataset is built through the real writer, without decoding: N small files in a folder, their ledger in units of
 ``--unit`` videos that came in over ``--nights`` nights, and the memory of what was seen. Then the night's own steps are
-timed, and the objects it reads are counted. Exits with 1 when a night with one new video among the most known ones
-takes more than ``--floor-s`` seconds longer than among the fewest (decoding one video takes seconds).
+timed, in CPU seconds of the process (all threads, system calls included), since neighbours on the machine make wall
+time mean little, and the objects it reads are counted. Exits with 1 when a night with one new video among the most
+known ones takes more than ``--floor-s`` CPU seconds longer than among the fewest (decoding one video takes seconds).
+
+On two busy cores of a cloud machine, November 2026 (milliseconds, one new video): 22 among 10, 37 among 100, 48 among
+1,000, 205 among 10,000; 18 microseconds for each known video, nearly all of it asking the file system for its size.
 """
 
 from __future__ import annotations
@@ -105,28 +109,28 @@ def publish(storage: LocalStorage, entries: list[Any]) -> None:
 
 
 def night(source: Path, storage: CountingStorage) -> tuple[dict[str, float], int]:
-    """Time the steps of ``pipeline.ingest`` up to the plan; return seconds by step, and how many videos are planned."""
+    """Return the CPU seconds of the steps of ``pipeline.ingest`` up to the plan, and how many videos are planned."""
     storage.calls.clear()
-    marks = [time.perf_counter()]
+    marks = [time.process_time()]
     listed = list(open_source(str(source), Layouts()).list())
-    marks.append(time.perf_counter())
+    marks.append(time.process_time())
     latest = latest_version(storage)
     known, seen = read_known(storage, latest, refresh=True), Seen(storage)
-    marks.append(time.perf_counter())
+    marks.append(time.process_time())
     found = triage(listed, seen, known)
-    marks.append(time.perf_counter())
+    marks.append(time.process_time())
     videos: list[SourceVideo] = []
     if found.due:
         for place in Stager(storage, FetchConfig(), seen, known).stage(found.due):
             videos += place.videos
     units = plan_units(videos, known, RECIPE, 256_000_000, version=latest.version + 1 if latest else 1)
-    marks.append(time.perf_counter())
+    marks.append(time.process_time())
     steps = zip(("list", "recall", "compare", "plan"), marks, marks[1:], strict=False)
     return {name: end - start for name, start, end in steps}, sum(len(unit.videos) for unit in units)
 
 
 def measure(source: Path, storage: CountingStorage, new: int) -> tuple[dict[str, float], int]:
-    """Seconds by step of the fastest of a few nights, each with ``new`` videos that no earlier saw; objects read."""
+    """CPU seconds by step of the fastest of a few nights with ``new`` videos that no earlier saw; objects read."""
     times: list[dict[str, float]] = []
     for repeat in range(REPEATS):
         path = source / f"new-{repeat}.mp4"
@@ -146,7 +150,7 @@ def main() -> None:
     parser.add_argument("--known", type=int, nargs="+", default=[10, 100, 1000, 10_000])
     parser.add_argument("--unit", type=int, default=50)
     parser.add_argument("--nights", type=int, default=30)
-    parser.add_argument("--floor-s", type=float, default=1.0)
+    parser.add_argument("--floor-s", type=float, default=0.5)
     args = parser.parse_args()
     print(
         f"{'known':>7} {'units':>6} {'new':>4} {'list':>9} {'recall':>9} {'compare':>9} {'plan':>9} {'all':>9}  reads"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
@@ -58,7 +59,10 @@ class FileSource:
     def list(self) -> Iterator[ListedVideo]:
         """See Source."""
         described = self.layouts.describe(str(self.path), str(self.path.parent))
-        yield from _listed(str(self.path), self.path.name, described)
+        status = None
+        with contextlib.suppress(OSError):  # listed all the same, and a reject later
+            status = os.stat(self.path)
+        yield from _listed(str(self.path), self.path.name, described, status)
 
 
 def begins_as_video(path: Path) -> bool:
@@ -70,19 +74,18 @@ def begins_as_video(path: Path) -> bool:
         return False
 
 
-def _listed(path: str, name: str, described: Sequence[Described], *, frames: bool = False) -> Iterator[ListedVideo]:
-    """Yield the videos of a file or a folder of frames; only its size and time are asked for."""
-    size: int | None
-    fingerprint: str | None
-    try:
-        if frames:
+def _listed(
+    path: str, name: str, described: Sequence[Described], status: os.stat_result | None, *, frames: bool = False
+) -> Iterator[ListedVideo]:
+    """Yield the videos of a file with this status (None: it cannot be asked), or of a folder of frames."""
+    size: int | None = None
+    fingerprint: str | None = None
+    if frames:
+        with contextlib.suppress(OSError):  # listed all the same, and a reject later
             size, fingerprint = frames_fingerprint(path)
-        else:
-            status = os.stat(path)
-            settled = time.time() - status.st_mtime > _SETTLED_S
-            size, fingerprint = status.st_size, f"{status.st_size}:{status.st_mtime_ns}" if settled else None
-    except OSError:  # listed all the same, and a reject later
-        size, fingerprint = None, None
+    elif status is not None:
+        settled = time.time() - status.st_mtime > _SETTLED_S
+        size, fingerprint = status.st_size, f"{status.st_size}:{status.st_mtime_ns}" if settled else None
     for video in described:
         yield ListedVideo(
             frames_place(path) if frames else locator(path),
@@ -116,25 +119,30 @@ def _walk(root: Path, layouts: Layouts) -> Iterator[ListedVideo]:
             found += [os.path.join(folder, name) for name in files if not name.startswith(".")]
     for path in sorted([*found, *folders_of_frames]):
         frames = path in folders_of_frames
-        if frames or _is_offered(path, root):
+        offered, status = (True, None) if frames else _asked(path, root)
+        if offered:
             name = path[len(base) :] if path != str(root) else root.name
-            yield from _listed(path, name, layouts.describe(path, str(root)), frames=frames)
+            yield from _listed(path, name, layouts.describe(path, str(root)), status, frames=frames)
 
 
-def _is_offered(path: str, root: Path) -> bool:
-    if os.path.islink(path) and not is_inside(path, root):
-        logger.warning("%s is a link that leaves its source; it is not followed", printable(path))
-        return False
+def _asked(path: str, root: Path) -> tuple[bool, os.stat_result | None]:
+    """Tell whether a file is offered, and its status. One system call for a plain file with a video's name."""
     has_extension = os.path.splitext(path)[1].lower() in VIDEO_EXTENSIONS
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe or device would block whoever opens it
-            return False
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            if not is_inside(path, root):
+                logger.warning("%s is a link that leaves its source; it is not followed", printable(path))
+                return False, None
+            status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # a pipe or device would block whoever opens it
+            return False, None
         if has_extension:
-            return True
+            return True, status
         with open(path, "rb") as file:
-            return looks_like_video(file.read(_SNIFF_BYTES))
+            return looks_like_video(file.read(_SNIFF_BYTES)), status
     except OSError:  # cannot be asked: believe the extension
-        return has_extension
+        return has_extension, None
 
 
 def looks_like_video(head: bytes) -> bool:
