@@ -33,9 +33,9 @@ from pipeline.dataset.versions import (
     publish_version,
     require_dataset,
 )
+from pipeline.places import local_path
 from pipeline.plan import Plan, Unit, read_plan, write_plan
 from pipeline.rows import SourceVideo
-from pipeline.sources.folder import local_path
 from pipeline.sources.seen import forget
 
 SHORTEST_PREFIX = 8

@@ -140,7 +140,7 @@ class _Window:
             fresh = self._detect([middle for _, middle, _ in halved if middle is not None])
             known |= fresh
             found |= fresh
-            stretches = [pair for low, middle, high in halved for pair in ((low, middle), (middle, high))]  # type: ignore[misc]
+            stretches = [pair for low, middle, high in halved for pair in ((low, middle), (middle, high))]
         self._file(found)
         if ends:
             self._before = (ends[-1], known[ends[-1]])
