@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows import cli_dataset
 from flows.command import Door, command
 from flows.config import EndToEndConfig
 from infra.errors import ProjectError
@@ -22,8 +22,12 @@ from model.extract_config import ExtractConfig
 from model.reconstruct_config import ReconstructConfig
 from model.train_config import PretrainConfig
 from pipeline.config import IngestConfig
-from pipeline.dataset.config import DatasetConfig, ReportConfig
+from pipeline.rows import RejectReason
 from pipeline.samples import SamplesConfig
+
+if TYPE_CHECKING:
+    from pipeline.ingest import IngestReport
+    from pipeline.reparse import ReparseReport
 
 app = typer.Typer(
     help="MARLIN in production: face videos to versioned WebDataset shards, pretraining, adaptation, features.",
@@ -31,14 +35,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-dataset_app = typer.Typer(help="Look into a dataset: `show`, `verify`, `report`.")
-app.add_typer(dataset_app, name="dataset")
+app.add_typer(cli_dataset.app, name="dataset")
 
 STOPPED = 130
 """Exit code after Ctrl-C."""
 RECIPES = Path(__file__).resolve().parent.parent / "infra" / "configs"
-DATASET = Door("dataset", "DATASET")
-VERSION = Door("version", "N", "--version")
 WEIGHTS = Door("weights", "FILE|RUN", "--weights")
 RunFolder = Annotated[
     Path | None, typer.Option("--run", metavar="DIR", help="Run folder; a new one under `runs/` by default.")
@@ -54,68 +55,48 @@ def samples(cfg: SamplesConfig) -> None:
         print(path)
 
 
-@command(app, Door("sources", "SOURCE…"), Door("out", "DATASET", "--out"))
-def ingest(cfg: IngestConfig) -> None:
+@command(app, Door("sources", "SOURCE…", required=False), Door("out", "DATASET", "--out"))
+def ingest(
+    cfg: IngestConfig,
+    dry_run: Annotated[bool, typer.Option("--dry-run", metavar="", help="Only say what would be done.")] = False,
+    retry: Annotated[
+        list[RejectReason] | None,
+        typer.Option("--retry", metavar="REASON", help="Try videos again that were rejected so; may be repeated."),
+    ] = None,
+    reparse: Annotated[
+        bool, typer.Option("--reparse", metavar="", help="Only parse the regions of stored clips anew; no SOURCE.")
+    ] = False,
+) -> None:
     """Turn face videos into a new version of a dataset. What is in it already is not done again.
 
     A video that gives no clip is reported with its reason and is no failure.
     """
-    from infra.run import RunContext
-    from pipeline.ingest import ingest as run_ingest
+    if dry_run:
+        from pipeline.dry_run import plan_ingest
 
-    with RunContext.create("ingest", cfg) as run:
-        done = run_ingest(cfg, run)
-    rejected = ", ".join(f"{count} {reason}" for reason, count in done.rejects.items())
-    what = "new version" if done.new else "nothing new; still version"
-    print(f"{done.dataset}: {what} {done.version}")
-    print(f"{done.listed} videos listed, {done.treated} treated, {done.clips} clips in {done.wall_s:.0f} s")
-    if rejected:
-        print(f"rejected: {rejected} (see `marlin dataset report {done.dataset}`)")
-
-
-@command(dataset_app, DATASET, VERSION)
-def show(
-    cfg: DatasetConfig,
-    as_json: Annotated[bool, typer.Option("--json", metavar="", help="One line of JSON, for programs.")] = False,
-) -> None:
-    """Say what a dataset version holds."""
-    from pipeline.dataset.reader import open_dataset
-    from pipeline.dataset.show import summary
-
-    facts = summary(open_dataset(cfg.dataset, cfg.version))
-    if as_json:
-        print(json.dumps(facts, ensure_ascii=False))
+        print("\n".join(plan_ingest(cfg, retry=retry or ()).lines()))
         return
-    labels = facts.pop("labels")
-    for name, value in (facts | labels).items():
-        text = ", ".join(f"{count} {key}" for key, count in value.items()) if isinstance(value, dict) else value
-        print(f"{name:>14}  {text if text not in ('', None) else '–'}")
+    from infra.run import RunContext
 
+    with RunContext.create("reparse" if reparse else "ingest", cfg) as run:
+        if reparse:
+            from pipeline.reparse import reparse as run_reparse
 
-@command(dataset_app, DATASET, VERSION)
-def verify(cfg: DatasetConfig) -> None:
-    """Check every digest, count and member; exit code 1 and the reasons when something is wrong."""
-    from infra.progress import Progress
-    from pipeline.dataset.reader import open_dataset
-    from pipeline.dataset.verify import verify_dataset
+            anew = run_reparse(cfg, run)
+            what, counted = "regions parsed anew; ", f"{anew.treated} videos"
+            done: IngestReport | ReparseReport = anew
+        else:
+            from pipeline.ingest import ingest as run_ingest
 
-    reader = open_dataset(cfg.dataset, cfg.version)
-    with Progress("verify", len(reader.version.units), unit="unit") as progress:
-        problems = verify_dataset(reader, lambda unit: progress.update(1))
-    for problem in problems:
-        print(problem)
-    if problems:
-        raise typer.Exit(1)
-    print(f"{cfg.dataset}: version {reader.version.version} is whole ({len(reader.shards)} shards)")
-
-
-@command(dataset_app, DATASET, Door("out", "HTML", "--out"), VERSION)
-def report(cfg: ReportConfig) -> None:
-    """Write one page: funnel, rejections, videos, contact sheet with regions, licences."""
-    from pipeline.dataset.reader import open_dataset
-    from pipeline.dataset.report import write_report
-
-    print(write_report(open_dataset(cfg.dataset, cfg.version), cfg.out, max_faces=cfg.max_faces))
+            report = run_ingest(cfg, run, retry=retry or ())
+            what, counted = "", f"{report.listed} videos listed, {report.treated} treated"
+            done = report
+    version = f"new version {done.version}" if done.new else f"nothing new; still version {done.version}"
+    print(f"{done.dataset}: {what if done.new else ''}{version}")
+    print(f"{counted}, {done.clips} clips in {done.wall_s:.0f} s")
+    if done.rejects:
+        rejected = ", ".join(f"{count} {reason}" for reason, count in done.rejects.items())
+        print(f"rejected: {rejected} (see `marlin dataset report {done.dataset}`)")
 
 
 @command(app, Door("data.dataset", "DATASET"))

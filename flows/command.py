@@ -30,12 +30,14 @@ class Door:
     """A setting with a name of its own on the command line.
 
     ``key`` is the dotted setting; help text, choices and default are read from its field. ``metavar`` stands for the
-    value in help. Without ``flag`` it is the command's argument, taking many values where the setting is a tuple.
+    value in help. Without ``flag`` it is an argument, taking many values where the setting is a tuple. What is not
+    ``required`` may stay empty.
     """
 
     key: str
     metavar: str
     flag: str = ""
+    required: bool = True
 
     @property
     def parameter(self) -> str:
@@ -51,13 +53,13 @@ def command(app: typer.Typer, *doors: Door, recipe: Path | None = None) -> Calla
 
     Args:
         app: the group that the command joins, under the name of ``run``.
-        doors: arguments and options; at most one argument.
+        doors: arguments and options; of the arguments only the last may take many values.
         recipe: config file that is read where none is named.
     """
 
     def add(run: Run) -> Run:
         cls: type[BaseConfig] = get_type_hints(run)["cfg"]
-        argument = next((door for door in doors if not door.flag), None)
+        argument = [door for door in doors if not door.flag]
         options = [door for door in doors if door.flag]
 
         def entry(arguments: list[str] | None, config: Path | None, print_config: bool, **more: Any) -> None:
@@ -118,13 +120,13 @@ def _config_option(recipe: Path | None) -> Any:
     return typer.Option("--config", metavar="FILE", help=f"YAML file of settings.{default}")
 
 
-def _arguments(door: Door | None) -> Any:
-    return typer.Argument(metavar=f"{door.metavar} {OVERRIDES}" if door else OVERRIDES, hidden=True)
+def _arguments(doors: Sequence[Door]) -> Any:
+    return typer.Argument(metavar=" ".join([*(door.metavar for door in doors), OVERRIDES]), hidden=True)
 
 
-def _help(run: Run, cls: type[BaseConfig], door: Door | None) -> str:
-    """The docstring, and a list of what the argument and the overrides are (Typer shows their Python types)."""
-    rows = [f"- `{door.metavar}`: {_text(cls, door)}"] if door else []
+def _help(run: Run, cls: type[BaseConfig], doors: Sequence[Door]) -> str:
+    """The docstring, and a list of what the arguments and the overrides are (Typer shows their Python types)."""
+    rows = [f"- `{door.metavar}`: {_text(cls, door)}" for door in doors]
     rows.append(f"- `KEY=VALUE`: Any setting that `--print-config` shows{_example(cls)}.")
     return "\n\n".join([inspect.getdoc(run) or "", "\n".join(rows)])
 
@@ -159,21 +161,29 @@ def _field(cls: type[BaseConfig], key: str) -> FieldInfo:
     return cls.model_fields[leaf]
 
 
-def _filled(cls: type[BaseConfig], door: Door | None, places: list[str]) -> dict[str, Any]:
-    if not places:
-        return {}
-    if door is None:
+def _filled(cls: type[BaseConfig], doors: Sequence[Door], places: list[str]) -> dict[str, Any]:
+    """Give each argument its place, the last one all that are left where it takes many."""
+    if places and not doors:
         raise ConfigError(f"'{places[0]}' is not of the form key=value, and no other argument is taken")
-    if get_origin(_field(cls, door.key).annotation) is tuple:
-        return {door.key: places}
-    if len(places) > 1:
-        raise ConfigError(f"one {door.metavar} is taken and {len(places)} are given: {', '.join(places)}")
-    return {door.key: places[0]}
+    given: dict[str, Any] = {}
+    left = list(places)
+    for door in doors:
+        if not left:
+            break
+        if get_origin(_field(cls, door.key).annotation) is tuple:
+            given[door.key], left = left, []
+        else:
+            given[door.key] = left.pop(0)
+    if left:
+        wanted = " ".join(door.metavar for door in doors)
+        one = "one " if len(doors) == 1 else ""
+        raise ConfigError(f"{one}{wanted} is taken and {len(places)} are given: {', '.join(places)}")
+    return given
 
 
 def _check_filled(cfg: BaseConfig, door: Door) -> None:
     value: Any = cfg
     for name in door.key.split("."):
         value = getattr(value, name)
-    if value in ("", ()):
+    if door.required and (value in ("", ()) or (value is None and not door.flag)):
         raise ConfigError(f"{door.flag or door.metavar} is missing: give it, or set '{door.key}' in a config file")

@@ -125,7 +125,7 @@ def test_a_name_that_is_no_utf8_is_one_sentence_too(marlin, weights):
         ("extract --weightz x", "--weights"),
         ("extract --weights", "requires an argument"),
         ("samples", "DIR is missing"),
-        ("ingest", "SOURCE… is missing"),
+        ("ingest", "no source is given"),
         ("dataset show", "DATASET is missing"),
         ("dataset verify", "DATASET is missing"),
         ("dataset report", "DATASET is missing"),
