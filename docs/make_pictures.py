@@ -12,7 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from infra.config import load_config
 from infra.metrics import read_metrics
+from infra.run import CONFIG_FILE
 from model.charts import loss_curves, mask_overlays
 from model.reconstruct import reconstruct
 from model.reconstruct_config import ReconstructConfig
@@ -39,8 +41,8 @@ def main(work: Path) -> None:
         dataset = f"{folder}/dataset"
         ingest(IngestConfig(sources=(str(video),), out=dataset, split=SplitConfig(assign={"*": "train"})))
         _save("regions", _regions(open_dataset(dataset)))
-        demo = PretrainConfig.model_validate({"model": {"name": "marlin_vit_tiny", "overrides": {"image_size": 112}}})
-        _save("masks", _decoded(mask_overlays(demo, dataset, 1)))
+        trained = load_config(PretrainConfig, run / CONFIG_FILE)
+        _save("masks", _decoded(mask_overlays(trained, dataset, 1)))
         drawn = reconstruct(ReconstructConfig(video=str(video), weights=str(run), out=f"{folder}/r.png", clips=1))
         _save("reconstruction", _decoded(drawn.read_bytes()))
 
