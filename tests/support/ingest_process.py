@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from infra.storage import open_storage
+
 ROOT = Path(__file__).resolve().parents[2]
 INGEST = """
 import sys
@@ -52,9 +54,6 @@ class Driver:
 
 
 def shards(out: Path) -> dict[str, bytes]:
-    """The bytes that training reads."""
-    return {
-        str(path.relative_to(out)): path.read_bytes()
-        for folder in ("shards", "manifests")
-        for path in sorted((out / folder).iterdir())
-    }
+    """The bytes that training reads; the temporary name of a writer that was killed is not among them."""
+    store = open_storage(str(out))
+    return {key: store.read(key) for folder in ("shards/", "manifests/") for key in store.list(folder)}
