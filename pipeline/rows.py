@@ -195,6 +195,8 @@ class ClipMeta(BaseModel):
     labels: dict[str, LabelValue] = {}
     split: str
     identity: str | None = None
+    audio: bool = False
+    """Whether ``KEY.flac`` lies beside it."""
 
     @property
     def frames(self) -> int:
@@ -204,10 +206,14 @@ class ClipMeta(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class EncodedClip:
-    """A finished crop sequence: H.264 bytes of F frames of 224×224 at the source's frame rate, and its metadata."""
+    """A finished crop sequence: H.264 bytes of F frames of 224×224 at the source's frame rate, and its metadata.
+
+    ``flac`` is the sound of its span of time (16 kHz, mono), where the recipe asks for it and the source has any.
+    """
 
     meta: ClipMeta
     mp4: bytes
+    flac: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from infra.fetch import file_digest
 from pipeline.config import IngestConfig
+from pipeline.dataset.format import AUDIO, MAPS, META, VIDEO
 from pipeline.dataset.sample import meta_from_bytes, meta_to_bytes, regions_to_bytes
 from pipeline.dataset.tar import TarReader, TarWriter
 from pipeline.dataset.work import OUTCOME, outcome_from_bytes, outcome_to_bytes
@@ -42,8 +43,10 @@ class ClipWorker:
             _check_source(video, request.path)
             with TarWriter(request.tar) as tar:
                 for clip in self._extractor(video, request.path, video.split or "train"):
-                    tar.add(f"{clip.meta.key}.json", meta_to_bytes(clip.meta))
-                    tar.add(f"{clip.meta.key}.mp4", clip.mp4)
+                    tar.add(clip.meta.key + META, meta_to_bytes(clip.meta))
+                    tar.add(clip.meta.key + VIDEO, clip.mp4)
+                    if clip.flac is not None:
+                        tar.add(clip.meta.key + AUDIO, clip.flac)
                 outcome = self._extractor.outcome
                 tar.add(OUTCOME, outcome_to_bytes(outcome))
         except RejectError as reject:
@@ -67,12 +70,10 @@ class RegionWorker:
         start = time.perf_counter()
         with TarReader(request.clips) as clips, TarWriter(request.regions) as regions:
             for name in clips.names:
-                if name.endswith(".mp4"):
-                    key = name.removesuffix(".mp4")
-                    meta = meta_from_bytes(clips.read(f"{key}.json"))
-                    regions.add(
-                        f"{key}.regions.npy", regions_to_bytes(parse_clip(clips.read(name), meta, self._parser))
-                    )
+                if name.endswith(VIDEO):
+                    key = name.removesuffix(VIDEO)
+                    meta = meta_from_bytes(clips.read(key + META))
+                    regions.add(key + MAPS, regions_to_bytes(parse_clip(clips.read(name), meta, self._parser)))
             outcome = outcome_from_bytes(clips.read(OUTCOME))
         return replace(outcome, seconds={**outcome.seconds, "parse": round(time.perf_counter() - start, 3)})
 

@@ -22,8 +22,8 @@ PRETRAIN_FRAMES = 32
 """Least frames of a clip that serves pretraining: 16 frames at stride 2."""
 SPLITS = ("train", "val", "test")
 
-MEMBERS = (".json", ".mp4", ".regions.npy")
-"""Endings of one sample's members, in tar order."""
+META, VIDEO, MAPS, AUDIO = ".json", ".mp4", ".regions.npy.gz", ".flac"
+"""Endings of one sample's members; the audio is there only where the recipe asks for it and the source has sound."""
 
 KEY_PATTERN = re.compile(r"[0-9a-f]{16}-t\d{4}-f\d{7}-[0-9a-f]{8}")
 
@@ -43,6 +43,7 @@ MANIFEST_COLUMNS = pa.schema(
         pa.field("identity", pa.string()),
         pa.field("labels", pa.string(), nullable=False),
         pa.field("pretrain", pa.bool_(), nullable=False),
+        pa.field("audio", pa.bool_(), nullable=False),
         pa.field("score", pa.float32(), nullable=False),
         pa.field("face_px", pa.float32(), nullable=False),
         pa.field("blur", pa.float32(), nullable=False),
@@ -121,6 +122,11 @@ def clip_key(video: str, track: int, start_frame: int, recipe: str) -> str:
     if not KEY_PATTERN.fullmatch(key):
         raise ValueError(f"{key!r} is no clip key: track or frame number out of range, or a digest is not hexadecimal")
     return key
+
+
+def members(audio: bool) -> tuple[str, ...]:
+    """Endings of a sample's members in tar order, which is sorted, with or without audio."""
+    return (AUDIO, META, VIDEO, MAPS) if audio else (META, VIDEO, MAPS)
 
 
 def region_rows(frames: int) -> int:

@@ -14,7 +14,18 @@ import pyarrow.parquet as pq
 
 from infra.errors import CorruptShardError, DatasetError, StorageError
 from infra.storage import Storage, open_storage
-from pipeline.dataset.format import MANIFEST_COLUMNS, MEMBERS, VIDEO_COLUMNS, manifest_key, shard_key, videos_key
+from pipeline.dataset.format import (
+    AUDIO,
+    MANIFEST_COLUMNS,
+    MAPS,
+    META,
+    VIDEO,
+    VIDEO_COLUMNS,
+    manifest_key,
+    members,
+    shard_key,
+    videos_key,
+)
 from pipeline.dataset.sample import meta_from_bytes, regions_from_bytes
 from pipeline.dataset.tar import unpack
 from pipeline.dataset.versions import DatasetVersion, ShardEntry, latest_version, load_version
@@ -25,12 +36,16 @@ CACHED_MANIFESTS = 256
 
 @dataclass(frozen=True, slots=True)
 class RawClip:
-    """One sample as it is stored: H.264 bytes, region maps uint16 (ceil(F/4), 28, 28) of frames 0, 4, 8 …, metadata."""
+    """One sample as it is stored: H.264 bytes, region maps uint16 (ceil(F/4), 28, 28) of frames 0, 4, 8 …, metadata.
+
+    ``audio`` is the clip's sound as FLAC (16 kHz, mono), None where there is none.
+    """
 
     key: str
     mp4: bytes
     regions: np.ndarray
     meta: ClipMeta
+    audio: bytes | None = None
 
 
 def open_dataset(uri: str, version: int | None = None) -> DatasetReader:
@@ -87,14 +102,14 @@ class DatasetReader:
             raise DatasetError(f"unit {unit} has {table.num_rows} clips, there is no row {row}")
         key, (offset, size) = table["key"][row].as_py(), spans[row].tolist()
         try:
-            members = unpack(self.storage.read_range(shard_key(unit), offset, size))
-            if list(members) != [key + ending for ending in MEMBERS]:
-                raise CorruptShardError(f"the bytes there belong to {', '.join(members) or 'nothing'}")
-            meta = meta_from_bytes(members[key + ".json"])
-            regions = regions_from_bytes(members[key + ".regions.npy"], meta.frames)
+            sample = unpack(self.storage.read_range(shard_key(unit), offset, size))
+            if list(sample) != [key + ending for ending in members(table["audio"][row].as_py())]:
+                raise CorruptShardError(f"the bytes there belong to {', '.join(sample) or 'nothing'}")
+            meta = meta_from_bytes(sample[key + META])
+            regions = regions_from_bytes(sample[key + MAPS], meta.frames)
         except (CorruptShardError, StorageError) as error:
             raise CorruptShardError(f"{self.storage.uri}/{shard_key(unit)}, clip {key}: {error}") from error
-        return RawClip(key, members[key + ".mp4"], regions, meta)
+        return RawClip(key, sample[key + VIDEO], regions, meta, sample.get(key + AUDIO))
 
     def _entry(self, unit: str) -> ShardEntry:
         if unit not in self._entries:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from infra.errors import DatasetError, StorageError
-from pipeline.dataset.format import MEMBERS, shard_key
+from pipeline.dataset.format import MAPS, META, members, shard_key
 from pipeline.dataset.reader import DatasetReader
 from pipeline.dataset.sample import meta_from_bytes, regions_from_bytes
 from pipeline.dataset.tar import StoredTar
@@ -62,7 +62,7 @@ def _tar_problems(reader: DatasetReader, entry: ShardEntry, rows: list[dict]) ->
         return [f"{key} holds {size} bytes, listed are {entry.tar_bytes}; it is truncated or was replaced"]
     tar = StoredTar(reader.storage, key)
     problems: list[str] = []
-    wanted = ((row, ending) for row in rows for ending in MEMBERS)
+    wanted = ((row, ending) for row in rows for ending in members(row["audio"]))
     for info, data in tar.members():
         row, ending = next(wanted, (None, ""))
         if row is None or info.name != row["key"] + ending:
@@ -80,14 +80,14 @@ def _tar_problems(reader: DatasetReader, entry: ShardEntry, rows: list[dict]) ->
 
 
 def _member_problems(row: dict, ending: str, offset: int, data: bytes) -> list[str]:
-    if ending == ".json":
+    problems = [] if data else ["is empty"]
+    if ending == members(row["audio"])[0] and offset != row["offset"]:
+        problems.append(f"lies at byte {offset}, the manifest says {row['offset']}")
+    if ending == META:
         meta = meta_from_bytes(data)
-        told = (meta.key, meta.video, meta.track, meta.start_frame, meta.end_frame, meta.split)
-        listed = tuple(row[name] for name in ("key", "video", "track", "start_frame", "end_frame", "split"))
-        problems = [] if told == listed else [f"metadata says {told}, the manifest {listed}"]
-        if offset != row["offset"]:
-            problems.append(f"lies at byte {offset}, the manifest says {row['offset']}")
-        return problems
-    if ending == ".regions.npy":
+        told = (meta.key, meta.video, meta.track, meta.start_frame, meta.end_frame, meta.split, meta.audio)
+        listed = tuple(row[name] for name in ("key", "video", "track", "start_frame", "end_frame", "split", "audio"))
+        problems += [] if told == listed else [f"metadata says {told}, the manifest {listed}"]
+    elif ending == MAPS:
         regions_from_bytes(data, row["frames"])
-    return [] if data else ["is empty"]
+    return problems

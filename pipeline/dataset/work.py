@@ -1,7 +1,7 @@
 """Results of single videos while their unit is in progress: ``work/<unit>/<video>.<ending>``.
 
-``clips.tar`` (KEY.json, KEY.mp4) and ``regions.tar`` (KEY.regions.npy) come first, ``outcome.json`` last: a video with
-an outcome is finished, with clips or as a reject, and is not treated again.
+``clips.tar`` (KEY.json, KEY.mp4, KEY.flac where there is sound) and ``regions.tar`` (KEY.regions.npy.gz) come first,
+``outcome.json`` last: a video with an outcome is finished, with clips or as a reject, and is not treated again.
 """
 
 from __future__ import annotations

@@ -21,14 +21,18 @@ from infra.errors import CorruptShardError, StorageError
 from infra.fetch import file_digest
 from infra.storage import Storage
 from pipeline.dataset.format import (
+    AUDIO,
     KEY_PATTERN,
     MANIFEST_COLUMNS,
-    MEMBERS,
+    MAPS,
+    META,
     PRETRAIN_FRAMES,
     SCHEMA,
+    VIDEO,
     VIDEO_COLUMNS,
     done_key,
     manifest_key,
+    members,
     shard_key,
     videos_key,
     work_key,
@@ -95,17 +99,17 @@ def _write_tar(storage: Storage, unit: str, videos: Sequence[str], path: Path) -
         return rows
     with TarWriter(path) as shard:
         for video in videos:
-            for meta, members in _finished_samples(storage, unit, video, path.parent):
+            for meta, sample in _finished_samples(storage, unit, video, path.parent):
                 start = shard.offset
-                for ending, data in zip(MEMBERS, members, strict=True):
-                    shard.add(meta.key + ending, data)
+                for ending in members(meta.audio):
+                    shard.add(meta.key + ending, sample[ending])
                 rows.append(_manifest_row(meta, start, shard.offset - start))
     return rows
 
 
 def _finished_samples(
     storage: Storage, unit: str, video: str, scratch: Path
-) -> Iterator[tuple[ClipMeta, tuple[bytes, bytes, bytes]]]:
+) -> Iterator[tuple[ClipMeta, dict[str, bytes]]]:
     clips_path, regions_path = scratch / f"{video}.{CLIPS}", scratch / f"{video}.{REGIONS}"
     with contextlib.ExitStack() as cleaning:
         for path, ending in ((clips_path, CLIPS), (regions_path, REGIONS)):
@@ -113,15 +117,17 @@ def _finished_samples(
             storage.download(work_key(unit, video, ending), path)
         clips = cleaning.enter_context(TarReader(clips_path))
         regions = cleaning.enter_context(TarReader(regions_path))
-        for key in (name.removesuffix(".mp4") for name in clips.names if name.endswith(".mp4")):
-            meta_bytes = clips.read(f"{key}.json")
-            meta, maps = meta_from_bytes(meta_bytes), regions.read(f"{key}.regions.npy")
-            regions_from_bytes(maps, meta.frames)
+        for key in (name.removesuffix(VIDEO) for name in clips.names if name.endswith(VIDEO)):
+            sample = {META: clips.read(key + META), VIDEO: clips.read(key + VIDEO), MAPS: regions.read(key + MAPS)}
+            meta = meta_from_bytes(sample[META])
+            regions_from_bytes(sample[MAPS], meta.frames)
+            if meta.audio:
+                sample[AUDIO] = clips.read(key + AUDIO)
             if not KEY_PATTERN.fullmatch(key) or meta.key != key or meta.video != video:
                 raise CorruptShardError(
                     f"a clip of video {video[:16]} is filed as {key!r} and calls itself {meta.key!r}"
                 )
-            yield meta, (meta_bytes, clips.read(f"{key}.mp4"), maps)
+            yield meta, sample
 
 
 def _check_tar(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -129,7 +135,7 @@ def _check_tar(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
         return
     with TarReader(path) as tar:
-        expected = [row["key"] + ending for row in rows for ending in MEMBERS]
+        expected = [row["key"] + ending for row in rows for ending in members(row["audio"])]
         if tar.names != expected:
             raise CorruptShardError(f"{path.name}: the tar just written has other members than its manifest")
         for name in expected:
@@ -152,6 +158,7 @@ def _manifest_row(meta: ClipMeta, offset: int, size: int) -> dict[str, Any]:
         "identity": meta.identity,
         "labels": _json(meta.labels),
         "pretrain": meta.frames >= PRETRAIN_FRAMES,
+        "audio": meta.audio,
         **meta.quality.model_dump(),
     }
 

@@ -82,7 +82,7 @@ def write_clip_dataset(folder: Path, units: Sequence[Mapping[str, Sequence[int]]
                     meta = _meta(name, video, 100 * i, frames)
                     clips.add(f"{meta.key}.json", meta_to_bytes(meta))
                     clips.add(f"{meta.key}.mp4", encode_clip(images, 25.0, ClipConfig()))
-                    regions.add(f"{meta.key}.regions.npy", regions_to_bytes(maps))
+                    regions.add(f"{meta.key}.regions.npy.gz", regions_to_bytes(maps))
             storage.upload(scratch / "c.tar", work_key(unit, video, CLIPS))
             storage.upload(scratch / "r.tar", work_key(unit, video, REGIONS))
             write_outcome(storage, unit, VideoOutcome(video=video, name=f"{name}.mp4", bytes=1, clips=len(lengths)))

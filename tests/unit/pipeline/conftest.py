@@ -34,7 +34,9 @@ class DatasetBuilder:
     def digest(name: str) -> str:
         return hashlib.sha256(name.encode()).hexdigest()
 
-    def clip(self, video: str, track: int = 0, start: int = 0, frames: int = 64, split: str = "train") -> EncodedClip:
+    def clip(
+        self, video: str, track: int = 0, start: int = 0, frames: int = 64, split: str = "train", audio: bool = False
+    ) -> EncodedClip:
         meta = ClipMeta(
             key=clip_key(self.digest(video), track, start, RECIPE),
             video=self.digest(video),
@@ -53,8 +55,9 @@ class DatasetBuilder:
             recipe=RECIPE,
             labels={"label": "real"},
             split=split,
+            audio=audio,
         )
-        return EncodedClip(meta, f"mp4 of {meta.key}".encode())
+        return EncodedClip(meta, f"mp4 of {meta.key}".encode(), f"flac of {meta.key}".encode() if audio else None)
 
     def regions(self, clip: EncodedClip) -> np.ndarray:
         seed = int(hashlib.sha256(clip.meta.key.encode()).hexdigest()[:8], 16)
@@ -85,10 +88,12 @@ class DatasetBuilder:
                 for clip in clips:
                     tar.add(f"{clip.meta.key}.json", meta_to_bytes(clip.meta))
                     tar.add(f"{clip.meta.key}.mp4", clip.mp4)
+                    if clip.flac is not None:
+                        tar.add(f"{clip.meta.key}.flac", clip.flac)
                 tar.add(OUTCOME, outcome_to_bytes(outcome))
             with TarWriter(self.scratch / REGIONS) as tar:
                 for clip in clips:
-                    tar.add(f"{clip.meta.key}.regions.npy", regions_to_bytes(self.regions(clip)))
+                    tar.add(f"{clip.meta.key}.regions.npy.gz", regions_to_bytes(self.regions(clip)))
             for ending in (CLIPS, REGIONS):
                 self.storage.upload(self.scratch / ending, work_key(unit, digest, ending))
         write_outcome(self.storage, unit, outcome)

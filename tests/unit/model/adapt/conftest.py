@@ -68,7 +68,7 @@ def write_dataset(folder: Path, videos: dict[str, int], labels: dict[str, dict] 
                 )  # fmt: skip
                 clips.add(meta.key + ".json", meta_to_bytes(meta))
                 clips.add(meta.key + ".mp4", encode_clip(images[64 * i : 64 * (i + 1)], 25.0, ClipConfig()))
-                regions.add(meta.key + ".regions.npy", regions_to_bytes(to_bits(maps[16 * i : 16 * (i + 1)])))
+                regions.add(meta.key + ".regions.npy.gz", regions_to_bytes(to_bits(maps[16 * i : 16 * (i + 1)])))
         storage.upload(scratch / "c.tar", work_key(UNIT, video, CLIPS))
         storage.upload(scratch / "r.tar", work_key(UNIT, video, REGIONS))
         write_outcome(storage, UNIT, VideoOutcome(video=video, name=f"{name}.mp4", bytes=1, clips=count))

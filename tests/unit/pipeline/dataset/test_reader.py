@@ -4,11 +4,13 @@ import pickle
 
 import numpy as np
 import pytest
+import webdataset as wds
 
 from infra.errors import CorruptShardError, DatasetError
 from infra.storage import LocalStorage
 from pipeline.dataset.format import manifest_key, shard_key
 from pipeline.dataset.reader import DatasetReader, open_dataset
+from pipeline.dataset.verify import verify_dataset
 
 
 def test_every_clip_comes_back_byte_for_byte_by_its_row(builder, small) -> None:
@@ -94,3 +96,15 @@ def test_a_folder_without_a_dataset_says_how_to_make_one(tmp_path) -> None:
     """Bug caught: a traceback for a mistyped path."""
     with pytest.raises(DatasetError, match="marlin ingest"):
         open_dataset(str(tmp_path / "nowhere"))
+
+
+def test_audio_travels_with_the_clips_that_have_it(builder) -> None:
+    """Bug caught: sound dropped at merging; a byte range that begins behind the sound; one clip's sound at another."""
+    silent, loud = builder.clip("a"), builder.clip("a", start=64, audio=True)
+    reader = builder.publish(builder.unit("u", {"a": [silent, loud]}))
+    assert verify_dataset(reader) == []
+    assert reader.manifest("u")["audio"].to_pylist() == [False, True]
+    assert [reader.read_clip("u", row).audio for row in range(2)] == [None, loud.flac]
+    path = builder.folder / "dataset" / shard_key("u")
+    samples = list(wds.WebDataset(str(path), shardshuffle=False, nodesplitter=wds.single_node_only))
+    assert [sample.get("flac") for sample in samples] == [None, loud.flac]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 
 import numpy as np
@@ -22,7 +23,12 @@ def test_members_come_back_as_they_went_in(builder) -> None:
 def _npy(array: np.ndarray, **kwargs: bool) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, **kwargs)
-    return buffer.getvalue()
+    return gzip.compress(buffer.getvalue())
+
+
+WHOLE = _npy(np.zeros((16, 28, 28), np.uint16))
+LYING = io.BytesIO()
+np.lib.format.write_array_header_1_0(LYING, {"descr": "<u2", "fortran_order": False, "shape": (1 << 40, 28, 28)})
 
 
 @pytest.mark.parametrize(
@@ -33,11 +39,28 @@ def _npy(array: np.ndarray, **kwargs: bool) -> bytes:
         _npy(np.zeros((15, 28, 28), np.uint16)),
         _npy(np.zeros((16, 28, 28), np.int64)),
         _npy(np.array([print], dtype=object), allow_pickle=True),
+        WHOLE[:-20],
+        gzip.compress(gzip.decompress(WHOLE)[:-20]),
+        gzip.compress(gzip.decompress(WHOLE) + bytes(1 << 24)),
+        gzip.compress(LYING.getvalue()),
     ],
-    ids=["empty", "text", "too few maps", "wrong type", "pickled object"],
+    ids=[
+        "empty",
+        "text",
+        "too few maps",
+        "wrong type",
+        "pickled object",
+        "cut gzip",
+        "cut array",
+        "16 MB behind the end",
+        "a shape of petabytes",
+    ],
 )
 def test_region_maps_that_are_not_what_they_should_be_are_corrupt(data: bytes) -> None:
-    """Bug caught: maps shifted against their frames by a wrong count; an object array that runs code when loaded."""
+    """Bug caught: maps shifted against their frames by a wrong count; an object array that runs code when loaded.
+
+    And a petabyte allocated, or all of a bomb unpacked, because a file says so.
+    """
     with pytest.raises(CorruptShardError):
         regions_from_bytes(data, frames=64)
 

@@ -76,7 +76,7 @@ def test_wrong_members_are_found_even_when_the_digest_agrees(builder, small) -> 
         "ends before": lambda members: members[:-1],
         "where its end is due": lambda members: [*members, ("zzz.json", b"{}")],
         "is due": lambda members: members[3:] + members[:3],
-        "region maps": lambda members: [(n, b"x" if n.endswith(".npy") else d) for n, d in members],
+        "region maps": lambda members: [(n, b"x" if n.endswith(".npy.gz") else d) for n, d in members],
         "damaged": lambda members: [(n, b"{}" if n.endswith(".json") else d) for n, d in members],
         "is empty": lambda members: [(n, b"" if n.endswith(".mp4") else d) for n, d in members],
     }
