@@ -11,7 +11,7 @@ from infra.html import Facts, Figure, Funnel, Paragraph, Section, Table, page
 from pipeline.dataset.contact_sheet import contact_sheet
 from pipeline.dataset.reader import DatasetReader
 from pipeline.dataset.show import video_rows
-from pipeline.dataset.versions import flat_settings, list_versions, load_version
+from pipeline.dataset.versions import flat_settings, live_versions
 
 MAX_ROWS = 500
 """Videos shown in the table; a report stays a page."""
@@ -139,10 +139,9 @@ def _making(reader: DatasetReader) -> Section:
     ]
     licences = [(part.part, part.licence, part.source, part.sha256[:16]) for part in version.licences]
     history = []
-    for number in list_versions(reader.storage):
-        other = version if number == version.version else load_version(reader.storage, number)
+    for other in live_versions(reader.storage):
         counts = other.counts
-        history.append((number, other.created, counts.videos, counts.clips, counts.frames, counts.shards))
+        history.append((other.version, other.created, counts.videos, counts.clips, counts.frames, counts.shards))
     settings = [(name, str(value)) for name, value in flat_settings(version.recipe).items()]
     return Section(
         "How it was made",

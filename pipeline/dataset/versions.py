@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -63,6 +65,8 @@ class DatasetVersion(_Frozen):
     parent: int | None
     created: str
     """When it was published, ISO 8601, UTC."""
+    why: str = "ingest"
+    """What made it: ingest, compact, remove or reparse."""
     recipe: dict[str, Any]
     """Every setting that changes output bytes."""
     recipe_digest: str
@@ -92,10 +96,27 @@ class DatasetVersion(_Frozen):
         raise DatasetError(f"version {self.version} lists no unit {unit!r}; what no version lists does not exist")
 
 
+class Tombstone(_Frozen):
+    """What stands under the number of a version that must not be read any more; ``successor`` takes its place."""
+
+    schema_number: int = Field(default=SCHEMA, alias="schema")
+    version: int
+    removed: Literal[True] = True
+    successor: int
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+
+
 def list_versions(storage: Storage) -> list[int]:
-    """Return the version numbers that exist, rising."""
+    """Return the version numbers that were ever published, rising; those of removed versions among them."""
     found = (_VERSION_NAME.fullmatch(key) for key in storage.list("versions/"))
     return sorted(int(match[1]) for match in found if match)
+
+
+def live_versions(storage: Storage) -> list[DatasetVersion]:
+    """Return the versions that can be read, rising; DatasetError when one is damaged."""
+    found = (read_version(storage, number) for number in list_versions(storage))
+    return [version for version in found if isinstance(version, DatasetVersion)]
 
 
 def latest_version(storage: Storage) -> DatasetVersion | None:
@@ -108,8 +129,19 @@ def load_version(storage: Storage, version: int) -> DatasetVersion:
     """Read one version.
 
     Raises:
-        DatasetError: it is absent, damaged, or of another schema.
+        DatasetError: it is absent, removed, damaged, or of another schema.
     """
+    found = read_version(storage, version)
+    if isinstance(found, DatasetVersion):
+        return found
+    successor: DatasetVersion | Tombstone = found
+    while isinstance(successor, Tombstone):
+        successor = read_version(storage, successor.successor)
+    raise DatasetError(f"version {version} of {storage.uri} was removed; version {successor.version} takes its place")
+
+
+def read_version(storage: Storage, version: int) -> DatasetVersion | Tombstone:
+    """Read one version, or what stands in its place; errors as ``load_version``, but for a removed one."""
     key = version_key(version)
     if not storage.exists(key):
         known = ", ".join(map(str, list_versions(storage))) or "none"
@@ -118,14 +150,24 @@ def load_version(storage: Storage, version: int) -> DatasetVersion:
         tree = json.loads(storage.read(key))
         schema = tree.get("schema") if isinstance(tree, dict) else None
         if schema != SCHEMA:
-            raise DatasetError(f"{storage.uri}/{key} has schema {schema}, this code reads {SCHEMA}; use its own code")
-        loaded = DatasetVersion.model_validate(tree)
+            cure = "ingest its sources anew into another --out" if schema == 1 else "use the code that made it"
+            raise DatasetError(f"{storage.uri}/{key} has schema {schema}, this code reads {SCHEMA}; {cure}")
+        loaded = (Tombstone if tree.get("removed") else DatasetVersion).model_validate(tree)
     except (ValidationError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise DatasetError(f"{storage.uri}/{key} is damaged ({first}); an earlier version may be whole") from error
     if loaded.version != version:
         raise DatasetError(f"{storage.uri}/{key} calls itself version {loaded.version}; it was renamed or damaged")
+    if isinstance(loaded, Tombstone) and loaded.successor <= version:
+        raise DatasetError(f"{storage.uri}/{key} names version {loaded.successor} as its successor; it is damaged")
     return loaded
+
+
+def next_version(parent: DatasetVersion, units: Sequence[ShardEntry], why: str, **changes: Any) -> DatasetVersion:
+    """Return the version that follows ``parent`` with other units; ``changes`` replaces further fields."""
+    numbers = {"schema_number": SCHEMA, "version": parent.version + 1, "parent": parent.version}
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return parent.model_copy(update={**numbers, "created": created, "why": why, "units": tuple(units), **changes})
 
 
 def publish_version(storage: Storage, version: DatasetVersion) -> None:
@@ -140,6 +182,12 @@ def publish_version(storage: Storage, version: DatasetVersion) -> None:
             f"version {version.version} of {storage.uri} was published by another ingest meanwhile; run again, "
             "and let one ingest at a time write a dataset"
         )
+
+
+def bury_version(storage: Storage, version: int, successor: int) -> None:
+    """Put a tombstone in the place of a version: what it listed cannot be found through it any more."""
+    stone = Tombstone(version=version, successor=successor)
+    storage.write(version_key(version), stone.model_dump_json(by_alias=True).encode())
 
 
 def flat_settings(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

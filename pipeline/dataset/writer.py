@@ -62,14 +62,32 @@ def write_unit(storage: Storage, unit: str, videos: Sequence[str], scratch: Path
     with contextlib.ExitStack() as cleaning:
         cleaning.callback(path.unlink, missing_ok=True)
         rows = _write_tar(storage, unit, [outcome.video for outcome in outcomes if outcome.clips], path)
-        _check_tar(path, rows)
-        tar_digest, tar_bytes = (file_digest(path), path.stat().st_size) if rows else (None, 0)
-        manifest = _parquet(rows, MANIFEST_COLUMNS, {"tar_sha256": tar_digest or ""})
-        table = _parquet([_video_row(outcome) for outcome in outcomes], VIDEO_COLUMNS, {})
-        if rows:
-            storage.upload(path, shard_key(unit))
-            if (stored := storage.size(shard_key(unit))) != tar_bytes:
-                raise StorageError(f"{storage.uri}/{shard_key(unit)} holds {stored} of {tar_bytes} bytes after writing")
+        return publish_unit(storage, unit, path, rows, [_video_row(outcome) for outcome in outcomes])
+
+
+def publish_unit(
+    storage: Storage, unit: str, path: Path, rows: list[dict[str, Any]], videos: list[dict[str, Any]]
+) -> ShardEntry:
+    """Check and publish a finished tar, then its manifest, then its table of videos, then the done marker.
+
+    Args:
+        storage: the dataset.
+        unit: id of the unit.
+        path: the tar; not looked at when there are no rows.
+        rows: its clips in tar order, columns as in ``MANIFEST_COLUMNS``.
+        videos: what became of the unit's videos, sorted by digest, columns as in ``VIDEO_COLUMNS``.
+
+    Raises:
+        CorruptShardError, StorageError: as ``write_unit``.
+    """
+    _check_tar(path, rows)
+    tar_digest, tar_bytes = (file_digest(path), path.stat().st_size) if rows else (None, 0)
+    manifest = _parquet(rows, MANIFEST_COLUMNS, {"tar_sha256": tar_digest or ""})
+    table = _parquet(videos, VIDEO_COLUMNS, {})
+    if rows:
+        storage.upload(path, shard_key(unit))
+        if (stored := storage.size(shard_key(unit))) != tar_bytes:
+            raise StorageError(f"{storage.uri}/{shard_key(unit)} holds {stored} of {tar_bytes} bytes after writing")
     storage.write(manifest_key(unit), manifest)
     storage.write(videos_key(unit), table)
     entry = ShardEntry(
@@ -80,7 +98,7 @@ def write_unit(storage: Storage, unit: str, videos: Sequence[str], scratch: Path
         videos_sha256=hashlib.sha256(table).hexdigest(),
         clips=len(rows),
         frames=sum(row["frames"] for row in rows),
-        videos=len(outcomes),
+        videos=len(videos),
         pretrain=dict(sorted(Counter(row["split"] for row in rows if row["pretrain"]).items())),
     )
     storage.write(done_key(unit), entry.model_dump_json().encode())
