@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import subprocess
 import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +21,7 @@ from pydantic import BaseModel
 from infra.config import config_digest, dump_config
 from infra.errors import ConfigError, ProjectError
 
+_log = logging.getLogger(__name__)
 RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
 RECORDED_PACKAGES = (
@@ -109,6 +113,89 @@ class RunContext:
         temporary = self.dir / f".{RUN_FILE}.{os.getpid()}"
         temporary.write_text(json.dumps(self._record, indent=1, ensure_ascii=False), encoding="utf-8")
         temporary.replace(self.dir / RUN_FILE)
+
+
+@dataclass(frozen=True, slots=True)
+class RunEntry:
+    """Something that a run read or made: its name, its path or URI as it was given, its digest or version."""
+
+    name: str
+    place: str
+    digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A ``run.json`` as lineage sees it."""
+
+    folder: Path
+    kind: str
+    config: dict[str, Any]
+    inputs: tuple[RunEntry, ...]
+    outputs: tuple[RunEntry, ...]
+
+
+def find_runs(roots: Iterable[str | Path]) -> list[RunRecord]:
+    """Return the runs whose folders lie anywhere below ``roots``, by folder.
+
+    A record that cannot be read is logged and left out: it may be another program's.
+    """
+    files = {file.resolve() for root in roots for file in Path(root).rglob(RUN_FILE) if file.is_file()}
+    runs = []
+    for file in sorted(files):
+        try:
+            runs.append(_record(file))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            _log.warning("%s is no record of a run (%s); it is left out", file, error)
+    return runs
+
+
+def descendants(runs: Sequence[RunRecord], is_origin: Callable[[RunRecord, RunEntry], bool]) -> list[RunRecord]:
+    """Return the runs that read an origin, or something that such a run made, or something made of that, and so on.
+
+    A run made an input when the input's digest is one of its outputs' (sha256, not a version), or when the input's
+    path is its folder or lies in it.
+
+    Args:
+        runs: all that are known.
+        is_origin: tells whether an input of a run is what the walk begins at.
+    """
+    found: list[RunRecord] = []
+    waiting = [run for run in runs if any(is_origin(run, entry) for entry in run.inputs)]
+    while waiting:
+        run = waiting.pop(0)
+        if run not in found:
+            found.append(run)
+            waiting += [other for other in runs if any(_made(run, other, entry) for entry in other.inputs)]
+    return sorted(found, key=lambda run: run.folder)
+
+
+def possible_paths(run: RunRecord, place: str) -> set[Path]:
+    """Return where a path may lie that a run recorded: a relative one was meant from where the command was started.
+
+    That place is not recorded; it is taken to be the present folder, or one that the run's folder lies in.
+    """
+    return {(base / place).resolve() for base in (Path.cwd(), run.folder, *run.folder.parents)}
+
+
+def _made(run: RunRecord, other: RunRecord, entry: RunEntry) -> bool:
+    if other == run:
+        return False
+    digests = {output.digest for output in run.outputs if output.digest and len(output.digest) == 64}
+    return entry.digest in digests or any(
+        path.is_relative_to(run.folder) for path in possible_paths(other, entry.place)
+    )
+
+
+def _record(file: Path) -> RunRecord:
+    tree = json.loads(file.read_text(encoding="utf-8"))
+    return RunRecord(
+        folder=file.parent,
+        kind=str(tree["kind"]),
+        config=dict(tree["config"]),
+        inputs=tuple(RunEntry(str(entry["name"]), str(entry["uri"]), entry["digest"]) for entry in tree["inputs"]),
+        outputs=tuple(RunEntry(str(entry["name"]), str(entry["path"]), entry["digest"]) for entry in tree["outputs"]),
+    )
 
 
 def package_versions() -> dict[str, str]:

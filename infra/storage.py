@@ -53,6 +53,9 @@ class Storage(Protocol):
     def size(self, key: str) -> int:
         """Return the object's size in bytes."""
 
+    def modified(self, key: str) -> float:
+        """Return when the object was last written, in seconds since 1970, by the store's clock."""
+
     def list(self, prefix: str = "") -> Iterator[str]:
         """Yield the keys that start with ``prefix``, sorted."""
 
@@ -156,6 +159,10 @@ class LocalStorage:
     def size(self, key: str) -> int:
         """See Storage."""
         return _local(lambda: self._path(key).stat().st_size, "read", self._path(key))
+
+    def modified(self, key: str) -> float:
+        """See Storage."""
+        return _local(lambda: self._path(key).stat().st_mtime, "read", self._path(key))
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """See Storage; temporary names are not keys."""
@@ -267,6 +274,10 @@ class S3Storage:
     def size(self, key: str) -> int:
         """See Storage."""
         return int(self._call(key, "read", lambda c, at: c.head_object(**at)["ContentLength"]))
+
+    def modified(self, key: str) -> float:
+        """See Storage."""
+        return float(self._call(key, "read", lambda c, at: c.head_object(**at)["LastModified"].timestamp()))
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """See Storage."""

@@ -117,17 +117,17 @@ class DatasetReader:
         return self._entries[unit]
 
     def _manifest(self, unit: str) -> tuple[pa.Table, np.ndarray]:
-        """The table and its byte ranges, int64 (rows, 2); the newest few are kept. Threads may ask together."""
-        found = self._manifests.get(unit)
-        if found is None:
+        """The table and its byte ranges, int64 (rows, 2); the newest few are kept."""
+        if unit not in self._manifests:
             table = self._table(manifest_key(unit), self._entry(unit).manifest_sha256, MANIFEST_COLUMNS)
             spans = np.stack([table["offset"].to_numpy(), table["size"].to_numpy()], axis=1)
-            found = self._manifests[unit] = (table, spans)
+            self._manifests[unit] = (table, spans)
             if len(self._manifests) > CACHED_MANIFESTS:
                 self._manifests.popitem(last=False)
-        return found
+        return self._manifests[unit]
 
     def _table(self, key: str, sha256: str, columns: pa.Schema) -> pa.Table:
+        """Read a table of which the version lists the digest."""
         data = self.storage.read(key)
         found = hashlib.sha256(data).hexdigest()
         if found != sha256:
@@ -135,8 +135,15 @@ class DatasetReader:
                 f"{self.storage.uri}/{key} has sha256 {found[:12]}…, and version {self.version.version} lists "
                 f"{sha256[:12]}…; restore it from a copy or ingest again"
             )
-        # one thread: pyarrow 26 may abort at exit when its pool is still starting ("terminate called …", code 134)
-        table = pq.read_table(io.BytesIO(data), use_threads=False)
-        if table.schema.names != columns.names:
-            raise CorruptShardError(f"{self.storage.uri}/{key} has columns {table.schema.names}")
-        return table
+        return table_from_bytes(data, columns, f"{self.storage.uri}/{key}")
+
+
+def table_from_bytes(data: bytes, columns: pa.Schema, where: str) -> pa.Table:
+    """Return a table of clips or of videos; CorruptShardError, which names ``where``, when it is none."""
+    try:
+        table = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptShardError(f"{where} is no parquet table: {error}") from error
+    if table.schema.names != columns.names:
+        raise CorruptShardError(f"{where} has columns {table.schema.names}")
+    return table

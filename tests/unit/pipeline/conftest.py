@@ -64,7 +64,9 @@ class DatasetBuilder:
         shape = (region_rows(clip.meta.frames), 28, 28)
         return np.random.default_rng(seed).integers(0, 1 << 11, shape, dtype=np.uint16)
 
-    def finish(self, unit: str, video: str, clips: list[EncodedClip], reject: RejectReason | None = None) -> str:
+    def finish(
+        self, unit: str, video: str, clips: list[EncodedClip], reject: RejectReason | None = None, content: str = ""
+    ) -> str:
         """Write what the stages leave for one finished video; return its digest."""
         digest = self.digest(video)
         outcome = VideoOutcome(
@@ -82,6 +84,8 @@ class DatasetBuilder:
             detail="because" if reject else None,
             seconds={"decode": 0.5},
             labels={"label": "real"},
+            place=f"/source/{video}.mp4",
+            content=content,
         )
         if clips:
             with TarWriter(self.scratch / CLIPS) as tar:

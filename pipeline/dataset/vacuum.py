@@ -1,0 +1,102 @@
+"""Delete what no version lists: shards that were merged or rewritten, and leftovers of writers that died."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from infra.errors import ConfigError
+from infra.storage import Storage
+from pipeline.dataset.lock import writer_lock
+from pipeline.dataset.versions import DatasetVersion, bury_version, live_versions
+from pipeline.plan import Plan, read_plan
+
+GRACE_S = 24 * 3600.0
+"""Age below which nothing is deleted: another writer of a bucket may be about to list it."""
+STAGED = "staged:"
+"""How the path of a planned video begins whose bytes lie in the dataset's own store; its key follows."""
+_PREFIXES = ("units/", "work/", "staged/", "shards/", "manifests/", "videos/")
+"""What is swept, in this order. A marker goes before what it vouches for; tables of videos go last, since they alone
+tell which video is meant when a takedown is run again."""
+
+
+@dataclass(frozen=True, slots=True)
+class VacuumReport:
+    """Version numbers that were dropped, keys that were deleted and their bytes (or would be, in a dry run)."""
+
+    dropped: tuple[int, ...]
+    keys: tuple[str, ...]
+    bytes: int
+
+
+def vacuum_dataset(
+    storage: Storage, *, grace_s: float = GRACE_S, keep: int | None = None, dry_run: bool = False
+) -> VacuumReport:
+    """Delete objects that no version lists and that are older than ``grace_s``; nothing that a plan in progress needs.
+
+    Killed anywhere, the next call finishes it.
+
+    Args:
+        storage: the dataset.
+        grace_s: seconds since the youngest object of a unit was written.
+        keep: number of newest versions that stay readable; older ones are replaced by a tombstone that names the
+            oldest that stays, and what only they listed is deleted. A run that reads one of them will fail.
+        dry_run: only tell; nothing is written.
+
+    Raises:
+        ConfigError: ``keep`` is below 1.
+        DatasetError: another process writes the dataset, or a version is damaged.
+        StorageError: the store refuses.
+    """
+    if keep is not None and keep < 1:
+        raise ConfigError(f"keep={keep} would drop every version; keep at least 1")
+    with contextlib.nullcontext() if dry_run else writer_lock(storage):
+        plan = read_plan(storage)  # before the versions: an ingest publishes first and drops its plan afterwards
+        live = live_versions(storage)
+        cut = max(0, len(live) - keep) if keep else 0
+        dropped, kept = live[:cut], live[cut:]
+        if not dry_run:
+            for version in dropped:
+                bury_version(storage, version.version, kept[0].version)
+        keys, size = sweep(storage, kept, plan, grace_s=grace_s, dry_run=dry_run)
+    return VacuumReport(tuple(version.version for version in dropped), tuple(keys), size)
+
+
+def sweep(
+    storage: Storage, live: Sequence[DatasetVersion], plan: Plan | None, *, grace_s: float, dry_run: bool = False
+) -> tuple[list[str], int]:
+    """Delete what none of the versions lists and the plan does not need; return the keys and their bytes.
+
+    The caller holds the writer's lock; otherwise as ``vacuum_dataset``.
+    """
+    wanted = {entry.unit for version in live for entry in version.units}
+    planned = {unit.id for unit in plan.units} if plan else set()
+    staged = {video.path.removeprefix(STAGED) for unit in plan.units for video in unit.videos} if plan else set()
+    before = time.time() - grace_s
+    of_unit: dict[str, list[str]] = defaultdict(list)
+    for prefix in _PREFIXES:
+        for key in storage.list(prefix):
+            unit = _unit_of(key)
+            listed = unit in wanted and prefix not in ("units/", "work/")
+            if not (listed or unit in planned or key in staged):
+                of_unit[unit].append(key)
+    old = {key for keys in of_unit.values() if all(storage.modified(key) <= before for key in keys) for key in keys}
+    keys = [key for prefix in _PREFIXES for key in sorted(old) if key.startswith(prefix)]
+    size = 0
+    for key in keys:
+        size += storage.size(key)
+        if not dry_run:
+            storage.delete(key)
+    return keys, size
+
+
+def _unit_of(key: str) -> str:
+    """The unit that an object belongs to; a staged object stands for itself."""
+    path = PurePosixPath(key)
+    if path.parts[0] == "work":
+        return path.parts[1]
+    return key if path.parts[0] == "staged" else path.name.partition(".")[0]

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from infra.errors import CorruptShardError, DatasetError
+from infra.storage import LocalStorage, Storage, open_storage
+from pipeline.dataset.compact import compact_dataset
+from pipeline.dataset.format import videos_key, work_key
+from pipeline.dataset.reader import open_dataset
+from pipeline.dataset.takedown import REMOVED_KEY, forget_seen, read_removed, remove_videos
+from pipeline.dataset.verify import verify_dataset
+from pipeline.dataset.versions import list_versions
+from pipeline.dataset.writer import write_unit
+from pipeline.plan import Plan, Unit, read_plan, write_plan
+from pipeline.rows import SourceVideo
+from tests.support.killing import contents, copy_store, killed_at, remove
+from tests.unit.pipeline.dataset.test_compact import clips_of
+
+MB = 1_000_000
+
+
+def planned(digest: str, name: str, path: str | None = None) -> SourceVideo:
+    return SourceVideo(digest, path or f"/source/{name}", name, 1000, place=f"/source/{name}")
+
+
+@pytest.fixture
+def house(builder) -> Storage:
+    """A dataset with everything that may hold a video called secret.
+
+    Three of four versions, a unit that no version lists, a plan in progress with work and staged bytes, and the table
+    of what listings have shown.
+    """
+    clip, store, secret = builder.clip, builder.storage, builder.digest("secret")
+    builder.publish(builder.unit("one", {"a": [clip("a")], "b": []}))
+    two = builder.unit("two", {"secret": [clip("secret"), clip("secret", start=64, frames=20)], "c": [clip("c")]})
+    builder.publish(two, builder.unit("alone", {"d": [clip("d")]}))
+    compact_dataset(store, builder.scratch, shard_bytes=2)  # units without clips stay, nothing is merged
+    compact_dataset(store, builder.scratch, shard_bytes=MB)
+    builder.publish(builder.unit("four", {"e": [clip("e")]}))
+    builder.unit("orphan", {"secret": [clip("secret")]})
+    table = pa.table({"fingerprint": ["f1", "f2", "f3"], "digest": [secret, builder.digest("a"), secret],
+                      "place": ["/source/secret.mp4", "/source/a.mp4", "/elsewhere/twin of secret.mp4"]})  # fmt: skip
+    for key, rows in (("seen/1.parquet", table), ("seen/2.parquet", table.slice(1, 1))):
+        buffer = io.BytesIO()
+        pq.write_table(rows, buffer)
+        store.write(key, buffer.getvalue())
+    units = (
+        Unit(id="p1", videos=(planned(secret, "secret.mp4", "staged:staged/s"), planned("1" * 64, "f.mp4"))),
+        Unit(id="p2", videos=(planned("2" * 64, "g.mp4", "staged:staged/g"),)),
+    )
+    write_plan(store, Plan(version=5, recipe_digest="ab" * 32, units=units))
+    for key in ("staged/s", "staged/g", work_key("p2", "2" * 64, "outcome.json"), "units/p2.done"):
+        store.write(key, b"bytes")
+    builder.finish("p1", "secret", [clip("secret")])
+    return store
+
+
+def traces(storage: Storage, *words: str) -> list[str]:
+    """Objects that hold one of the words: in their key, their bytes, or a cell of their table."""
+    found = []
+    for key in storage.list():
+        data = storage.read(key)
+        text = key.encode() + data
+        if key.endswith(".parquet"):
+            text += json.dumps(pq.read_table(io.BytesIO(data)).to_pylist()).encode()
+        if any(word.encode() in text for word in words) and key != REMOVED_KEY:
+            found.append(key)
+    return found
+
+
+def test_nothing_of_the_video_stays_but_its_digest(house: Storage, builder) -> None:
+    """Bug caught: a face, name, place or key that survives in a shard, table, version, plan, staged file or list."""
+    secret = builder.digest("secret")
+    words = ("secret", secret[:16])
+    assert len(traces(house, *words)) > 12
+    before = clips_of(open_dataset(house.uri))
+    done = remove_videos(house, ["secret.mp4"], builder.scratch)
+    assert traces(house, *words) == []
+    assert json.loads(house.read(REMOVED_KEY)) == {"schema": 2, "removed": [secret]}
+    assert read_removed(house) == {secret}
+    newest = open_dataset(house.uri)
+    assert (done.version, done.new, done.names, done.clips) == (5, True, ("secret.mp4",), 2)
+    assert verify_dataset(newest) == []
+    assert newest.version.why == "remove"
+    assert clips_of(newest) == {key: clip for key, clip in before.items() if not key.startswith(secret[:16])}
+    assert sum(newest.videos(entry.unit).num_rows for entry in newest.version.units) == 5
+    assert not [path for path in builder.scratch.iterdir() if path.name not in ("clips.tar", "regions.tar")]
+
+
+def test_versions_that_held_it_name_their_successor_and_others_stay_as_they_were(house: Storage, builder) -> None:
+    """Bug caught: an old version that still gives the face, fails without saying why, or is lost without need."""
+    first = clips_of(open_dataset(house.uri, 1))
+    assert remove_videos(house, ["secret.mp4"], builder.scratch).buried == (2, 3, 4)
+    for number in (2, 3, 4):
+        with pytest.raises(DatasetError, match=f"version {number} of .* was removed; version 5 takes its place"):
+            open_dataset(house.uri, number)
+    assert clips_of(open_dataset(house.uri, 1)) == first
+    assert verify_dataset(open_dataset(house.uri, 1)) == []
+    assert list_versions(house) == [1, 2, 3, 4, 5]
+    remove_videos(house, ["e.mp4"], builder.scratch)  # the tombstones' successor is removed in its turn
+    with pytest.raises(DatasetError, match="version 6 takes its place"):
+        open_dataset(house.uri, 2)
+
+
+def test_the_plan_in_progress_goes_on_without_its_unit(house: Storage, builder) -> None:
+    """Bug caught: an interrupted ingest that brings the video back, or loses all that others have finished."""
+    remove_videos(house, ["secret.mp4"], builder.scratch)
+    plan = read_plan(house)
+    assert plan is not None
+    assert [unit.id for unit in plan.units] == ["p2"]
+    assert plan.version == 6
+    assert house.exists("staged/g")
+    assert house.exists("units/p2.done")
+    assert list(house.list("work/")) == [work_key("p2", "2" * 64, "outcome.json")]
+
+
+@pytest.mark.parametrize("call", ["secret.mp4", "/source/secret.mp4", "digest", "prefix", "file"])
+def test_a_video_is_named_by_its_name_its_path_its_digest_or_its_file(builder, tmp_path: Path, call: str) -> None:
+    """Bug caught: a takedown that finds nothing, although the person gave all that they have."""
+    builder.publish(builder.unit("one", {"a": [builder.clip("a")], "secret": [builder.clip("secret")]}))
+    digest = builder.digest("secret")
+    (tmp_path / "upload.bin").write_bytes(b"secret")  # its sha256 is the builder's digest
+    text = {"digest": digest, "prefix": digest[:8], "file": str(tmp_path / "upload.bin")}.get(call, call)
+    assert remove_videos(builder.storage, [text], builder.scratch).names == ("secret.mp4",)
+    assert traces(builder.storage, "secret", digest[:16]) == []
+    if call in ("digest", "prefix"):  # what is left of it is known by
+        again = remove_videos(builder.storage, [text], builder.scratch)
+        assert (again.new, again.clips, again.buried) == (False, 0, ())
+
+
+def test_unclear_and_unknown_videos_are_one_sentence_and_nothing_is_changed(builder) -> None:
+    """Bug caught: the wrong person removed; a digest written down for ever by a slip of the keyboard."""
+    clip = builder.clip
+    builder.publish(builder.unit("one", {"a": [clip("a")], "b": [clip("b")]}))
+    twice = builder.digest("x"), builder.digest("y")
+    for name in ("x", "y"):  # one name, two sources
+        builder.finish("two", name, [])
+        key = work_key("two", builder.digest(name), "outcome.json")
+        builder.storage.write(key, builder.storage.read(key).replace(f"{name}.mp4".encode(), b"same.mp4"))
+    builder.publish(write_unit(builder.storage, "two", twice, builder.scratch))
+    before = contents(builder.storage)
+    for video, words in {"absent.mp4": "holds no video", builder.digest("a")[:7]: "at least 8 digits",
+                         "same.mp4": "fits 2 videos", "0" * 64: "holds no video"}.items():  # fmt: skip
+        with pytest.raises(DatasetError, match=words):
+            remove_videos(builder.storage, ["a.mp4", video], builder.scratch)
+    assert contents(builder.storage) == before
+    with pytest.raises(DatasetError, match="nothing to remove"):
+        remove_videos(open_storage(str(builder.folder / "empty")), ["a.mp4"], builder.scratch)
+
+
+def test_all_cuts_of_one_file_go_together_and_its_bytes_stay_out(builder) -> None:
+    """Bug caught: the same face left in another cut, or let in again under another one's digest."""
+    content = builder.digest("the file")
+    for name in ("cut1", "cut2"):
+        builder.finish("one", name, [builder.clip(name)], content=content)
+    builder.finish("one", "other", [builder.clip("other")])
+    digests = [builder.digest(name) for name in ("cut1", "cut2", "other")]
+    builder.publish(write_unit(builder.storage, "one", digests, builder.scratch))
+    done = remove_videos(builder.storage, ["cut1.mp4"], builder.scratch)
+    assert done.clips == 2
+    assert traces(builder.storage, "cut1", "cut2", content[:16], digests[0][:16], digests[1][:16]) == []
+    assert read_removed(builder.storage) == {digests[0], content}
+    assert verify_dataset(open_dataset(builder.storage.uri)) == []
+
+
+def test_the_last_video_of_a_dataset_can_go(builder) -> None:
+    """Bug caught: a takedown that fails on an empty shard, or an empty version that cannot be opened."""
+    builder.publish(builder.unit("one", {"a": [builder.clip("a")]}))
+    remove_videos(builder.storage, ["a.mp4"], builder.scratch)
+    reader = open_dataset(builder.storage.uri)
+    assert (reader.version.version, reader.version.units, verify_dataset(reader)) == (2, (), [])
+    assert list(builder.storage.list()) == [".lock", "removed.json", "versions/000001.json", "versions/000002.json"]
+
+
+def test_a_damaged_list_of_removals_is_an_error(builder) -> None:
+    """Bug caught: a damaged removed.json read as "nothing was removed", which brings everyone back."""
+    assert read_removed(builder.storage) == frozenset()
+    for data in (b"", b"[]", b'{"removed": ["abc"]}', b'{"removed": "a"}', b"{}"):
+        builder.storage.write(REMOVED_KEY, data)
+        with pytest.raises(DatasetError, match=r"removed\.json is damaged"):
+            read_removed(builder.storage)
+
+
+def test_a_lost_table_of_videos_stops_a_takedown(house: Storage, builder) -> None:
+    """Bug caught: a unit passed over because nobody can tell who is in it."""
+    house.delete(videos_key("four"))
+    with pytest.raises(CorruptShardError, match=r"four\.parquet is absent"):
+        remove_videos(house, ["secret.mp4"], builder.scratch)
+
+
+def test_listings_forget_every_place_of_it_and_nothing_else(house: Storage, builder) -> None:
+    """Bug caught: the twin's path kept, or other videos read anew every night."""
+    untouched = house.read("seen/2.parquet")
+    forget_seen(house, {builder.digest("secret")})
+    assert pq.read_table(io.BytesIO(house.read("seen/1.parquet")))["fingerprint"].to_pylist() == ["f2"]
+    assert house.read("seen/2.parquet") == untouched
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
+def place(request, tmp_path: Path) -> str:
+    return request.getfixturevalue("s3_uri") if request.param == "s3" else str(tmp_path / "copy")
+
+
+@pytest.mark.timeout(600)
+def test_killed_before_any_write_the_same_command_finishes_it(house: Storage, builder, place: str, tmp_path) -> None:
+    """Bug caught: a half-done takedown that cannot be found again, leaves a trace, or breaks the newest version."""
+    words = ("secret", builder.digest("secret")[:16])
+    wanted = copy_store(house, place)
+    remove_videos(wanted, ["secret.mp4"], builder.scratch)
+    expected = contents(wanted)
+    writes, killed = 0, True
+    while killed:
+        writes += 1
+        store = copy_store(house, place)
+        killed = killed_at(remove, place, writes, tmp_path / "scratch", videos=["secret.mp4"])
+        if not killed:
+            break
+        assert verify_dataset(open_dataset(place)) == [], f"a reader after write {writes}"
+        if writes > 1:
+            assert read_removed(store) == {builder.digest("secret")}
+        remove_videos(store, ["secret.mp4"], builder.scratch)
+        assert traces(store, *words) == [], f"after write {writes}"
+        assert contents(store) == expected, f"after write {writes}"
+        assert not isinstance(store, LocalStorage) or not list(Path(place).rglob(".tmp-*"))
+    assert writes > 20

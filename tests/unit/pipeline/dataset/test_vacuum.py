@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from infra.errors import ConfigError, DatasetError
+from infra.storage import Storage
+from pipeline.dataset.compact import compact_dataset
+from pipeline.dataset.reader import open_dataset
+from pipeline.dataset.vacuum import vacuum_dataset
+from pipeline.dataset.verify import verify_dataset
+from pipeline.dataset.versions import list_versions
+from pipeline.plan import Plan, Unit, write_plan
+from pipeline.rows import SourceVideo
+from tests.support.killing import contents, copy_store, killed_at, vacuum
+
+DAY = 24 * 3600.0
+
+
+def age(storage: Storage, days: float = 2) -> None:
+    """Make every object look written some days ago."""
+    for key in storage.list():
+        path = Path(storage.uri) / key
+        then = path.stat().st_mtime - days * DAY
+        os.utime(path, (then, then))
+
+
+@pytest.fixture
+def three(small, builder) -> Storage:
+    """Versions 1 and 2 with small shards, 3 with one; two units that no version lists; all two days old."""
+    builder.publish(builder.unit("unit-three", {"e": [builder.clip("e")]}))
+    compact_dataset(builder.storage, builder.scratch, shard_bytes=1_000_000)
+    builder.unit("orphan", {"f": [builder.clip("f")]})
+    age(builder.storage)
+    return builder.storage
+
+
+def test_what_no_version_lists_goes_and_what_any_version_lists_stays(three: Storage) -> None:
+    """Bug caught: the shard of an older version deleted; leftovers of a dead writer that stay for ever."""
+    size = sum(three.size(key) for key in three.list() if key.startswith(("work/", "units/")) or "orphan" in key)
+    told = vacuum_dataset(three, dry_run=True)
+    assert contents(three).keys() > set(told.keys)  # a dry run deletes nothing
+    done = vacuum_dataset(three)
+    assert done == told
+    assert done.bytes == size
+    assert {"shards/orphan.tar", "manifests/orphan.parquet", "videos/orphan.parquet"} < set(done.keys)
+    assert not list(three.list("work/"))
+    for version in (1, 2, 3):
+        assert verify_dataset(open_dataset(three.uri, version)) == []
+    assert vacuum_dataset(three).keys == ()
+
+
+def test_young_leftovers_stay(three: Storage, builder) -> None:
+    """Bug caught: the shard that another writer of the bucket is about to list is swept under its feet."""
+    vacuum_dataset(three)
+    builder.unit("young", {"g": [builder.clip("g")]})
+    assert vacuum_dataset(three).keys == ()
+    assert "shards/young.tar" in vacuum_dataset(three, grace_s=0.0).keys
+
+
+def test_what_a_plan_in_progress_needs_stays_however_old(three: Storage) -> None:
+    """Bug caught: a week-long ingest, or one that died long ago, that loses its finished videos."""
+    video = SourceVideo("f" * 64, "staged:staged/ff", "f.mp4", 1)
+    write_plan(three, Plan(version=4, recipe_digest="ab", units=(Unit(id="orphan", videos=(video,)),)))
+    for key in ("staged/ff", "staged/other"):
+        three.write(key, b"bytes")
+    age(three)
+    done = vacuum_dataset(three)
+    assert "staged/other" in done.keys
+    assert not [key for key in done.keys if "orphan" in key]
+    for key in ("shards/orphan.tar", "units/orphan.done", "staged/ff", "plan.json"):
+        assert three.exists(key), key
+
+
+def test_keep_drops_older_versions_and_each_names_the_oldest_that_stays(three: Storage) -> None:
+    """Bug caught: a dropped version that fails on a missing shard instead of one sentence; numbers used twice."""
+    assert vacuum_dataset(three, keep=3).dropped == ()
+    done = vacuum_dataset(three, keep=1)
+    assert done.dropped == (1, 2)
+    assert "shards/unit-one.tar" in done.keys
+    for version in (1, 2):
+        with pytest.raises(DatasetError, match=f"version {version} of .* was removed; version 3 takes its place"):
+            open_dataset(three.uri, version)
+    assert list_versions(three) == [1, 2, 3]
+    assert verify_dataset(open_dataset(three.uri)) == []
+    with pytest.raises(ConfigError, match="keep at least 1"):
+        vacuum_dataset(three, keep=0)
+
+
+def test_a_dry_run_tells_what_dropping_versions_would_free(three: Storage) -> None:
+    """Bug caught: a dry run that counts the dropped versions' shards as still listed, or writes the tombstones."""
+    told = vacuum_dataset(three, keep=1, dry_run=True)
+    assert open_dataset(three.uri, 1).version.version == 1
+    assert vacuum_dataset(three, keep=1) == told
+
+
+def test_killed_before_any_write_and_run_again_it_ends_in_the_same_store(three: Storage, tmp_path: Path) -> None:
+    """Bug caught: a listed shard deleted on the way; a table of videos gone before the shard it speaks of."""
+    place = str(tmp_path / "copy")
+    wanted = copy_store(three, place)
+    vacuum_dataset(wanted, keep=1, grace_s=0.0)
+    expected = contents(wanted)
+    writes, killed = 0, True
+    while killed:
+        writes += 1
+        store = copy_store(three, place)
+        killed = killed_at(vacuum, place, writes, tmp_path / "scratch", keep=1, grace_s=0.0)
+        assert verify_dataset(open_dataset(place)) == []
+        vacuum_dataset(store, keep=1, grace_s=0.0)
+        assert contents(store) == expected, f"after write {writes}"
+    assert writes > 10
