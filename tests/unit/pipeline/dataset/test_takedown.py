@@ -202,11 +202,12 @@ def test_listings_forget_every_place_of_it_and_nothing_else(house: Storage, buil
     assert house.read("seen/2.parquet") == untouched
 
 
-@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
+@pytest.fixture(params=["folder", "s3"])
 def place(request, tmp_path: Path) -> str:
     return request.getfixturevalue("s3_uri") if request.param == "s3" else str(tmp_path / "copy")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_before_any_write_the_same_command_finishes_it(house: Storage, builder, place: str, tmp_path) -> None:
     """Bug caught: a half-done takedown that cannot be found again, leaves a trace, or breaks the newest version."""
