@@ -10,7 +10,7 @@ import pytest
 
 from infra.config import BaseConfig, config_digest, load_config
 from infra.errors import ConfigError, TrainingError
-from infra.run import CONFIG_FILE, RUN_FILE, RunContext, code_revision
+from infra.run import CONFIG_FILE, RUN_FILE, RunContext, code_revision, descendants, find_runs
 
 
 class Settings(BaseConfig):
@@ -75,3 +75,27 @@ def test_a_machine_without_git_still_runs(tmp_path: Path, monkeypatch: pytest.Mo
     """Containers have no git."""
     monkeypatch.setenv("PATH", str(tmp_path))
     assert code_revision() == {"commit": None}
+
+
+def _run(root: Path, name: str, *, reads: tuple[tuple[str, str], ...] = (), makes: str | None = None) -> None:
+    with RunContext.create("any", Settings(), folder=root / name) as run:
+        for place, digest in reads:
+            run.add_input("input", place, digest)
+        if makes:
+            run.add_output("output", run.path("out.bin"), makes)
+
+
+def test_lineage_walks_from_an_origin_to_everything_made_of_it(tmp_path: Path) -> None:
+    """Bug caught: a walk that stops at the first step, runs in circles, or takes version numbers for digests."""
+    _run(tmp_path, "a", reads=(("data", "version 1"),), makes="1" * 64)
+    _run(tmp_path, "b", reads=(("moved/elsewhere.bin", "1" * 64),), makes="2" * 64)  # by digest
+    _run(tmp_path, "c", reads=((str(tmp_path / "b" / "out.bin"), ""),), makes="version 1")  # by place
+    _run(tmp_path, "d", reads=((str(tmp_path / "c"), ""), (str(tmp_path / "d"), "")))  # by the run's folder; a circle
+    _run(tmp_path, "e", reads=(("data", "version 2"),), makes="version 1")
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / RUN_FILE).write_text("[]")
+    runs = find_runs([tmp_path, tmp_path / "a", tmp_path / "absent"])
+    assert [run.folder.name for run in runs] == ["a", "b", "c", "d", "e"]
+    found = descendants(runs, lambda run, entry: (entry.place, entry.digest) == ("data", "version 1"))
+    assert [run.folder.name for run in found] == ["a", "b", "c", "d"]
+    assert descendants(runs, lambda run, entry: False) == []

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from infra.config import BaseConfig
+from infra.run import RunContext
+from pipeline.dataset.takedown import RemoveReport, remove_videos
+from tests.support.killing import killed_at, remove
+
+
+class Settings(BaseConfig):
+    cache: str = ""
+    rate: float = 0.0
+
+
+def _files(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"content of " + name.encode())
+
+
+@pytest.fixture
+def runs(builder, small, tmp_path: Path) -> Path:
+    """A folder of runs: of version 1 (training, adaptation, and what follows from them), of 2, of another dataset."""
+    builder.publish(builder.unit("unit-three", {"secret": [builder.clip("secret")]}))
+    root, dataset = tmp_path / "runs", builder.storage.uri
+    with RunContext.create("ingest", Settings(), folder=root / "ingest") as run:
+        run.add_input("videos", "/source/secret.mp4", "ab")
+        run.add_output("dataset", dataset, "version 2")
+        _files(run.dir, "progress.json")
+    with RunContext.create("pretrain", Settings(), folder=root / "sub" / "pretrain") as run:
+        run.add_input("dataset", dataset, "version 2")
+        _files(run.dir, "weights.safetensors", "checkpoints/step-1/G/state.pt", "pictures/step-1.png", "metrics.jsonl")
+        run.add_output("weights", run.path("weights.safetensors"), "c" * 64)
+    with RunContext.create("adapt", Settings(cache=str(tmp_path / "cache")), folder=root / "adapt") as run:
+        run.add_input("weights", "moved.safetensors", "c" * 64)
+        run.add_input("dataset", os.path.relpath(dataset), "version 2")
+        _files(run.dir, "scores.csv", "pairs.png", "cache/features-ab.npz", "head.safetensors", "result.json")
+        _files(tmp_path / "cache", "features-cd.npz", "somebody's.npz")
+    with RunContext.create("adapt", Settings(), folder=root / "adapt-old") as run:
+        run.add_input("weights", str(root / "sub" / "pretrain"), "e" * 64)
+        run.add_input("dataset", dataset, "version 1")
+        _files(run.dir, "scores.csv", "adapted.safetensors")
+    with RunContext.create("pretrain", Settings(), folder=root / "other") as run:
+        run.add_input("dataset", str(tmp_path / "another dataset"), "version 2")
+        _files(run.dir, "weights.safetensors", "reconstruction.png")
+    features = root / "features"
+    features.mkdir()
+    for stem in ("secret", "a"):
+        record = {"video": f"{stem}.mp4", "sha256": builder.digest(stem), "windows": []}
+        (features / f"{stem}.json").write_text(json.dumps(record))
+        (features / f"{stem}.npy").write_bytes(b"numbers")
+    (root / "report.html").write_text("<td>secret.mp4</td>")
+    (root / "other.html").write_text("<td>no-secret.mp4</td>")
+    (root / "broken").mkdir()
+    (root / "broken" / "run.json").write_text("{")
+    return root
+
+
+def _left(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+
+
+KEPT = {"ingest/run.json", "ingest/config.yaml", "sub/pretrain/weights.safetensors", "sub/pretrain/metrics.jsonl",
+        "sub/pretrain/checkpoints/step-1/G/state.pt", "adapt/head.safetensors", "adapt/result.json",
+        "adapt-old/scores.csv", "adapt-old/adapted.safetensors", "other/reconstruction.png",
+        "other/weights.safetensors", "features/a.json", "features/a.npy", "other.html", "broken/run.json"}  # fmt: skip
+
+
+def _remove(builder, runs: Path) -> RemoveReport:
+    return remove_videos(builder.storage, ["secret.mp4"], builder.scratch, runs=[runs, runs / "absent"])
+
+
+def test_features_pictures_and_scores_of_a_version_that_held_it_are_deleted_and_nothing_else(builder, runs) -> None:
+    """Bug caught: a face or its features left in a run; another dataset's or version's results lost; records lost."""
+    done = _remove(builder, runs)
+    assert {name for name in _left(runs) if not name.endswith(("run.json", "config.yaml"))} | {
+        "ingest/run.json", "ingest/config.yaml", "broken/run.json",
+    } == KEPT  # fmt: skip
+    assert sorted(path.name for path in (runs.parent / "cache").iterdir()) == ["somebody's.npz"]
+    assert {Path(path).relative_to(runs.parent).as_posix() for path in done.deleted} == {
+        "runs/ingest/progress.json", "runs/sub/pretrain/pictures/step-1.png", "runs/adapt/scores.csv",
+        "runs/adapt/pairs.png", "runs/adapt/cache/features-ab.npz", "cache/features-cd.npz",
+        "runs/features/secret.json", "runs/features/secret.npy", "runs/report.html",
+    }  # fmt: skip
+
+
+def test_weights_that_saw_it_are_named_and_those_that_descend_from_them_too(builder, runs) -> None:
+    """Bug caught: a takedown that says done while a network trained on the face, or on its heir, is in use."""
+    done = _remove(builder, runs)
+    assert {Path(path).relative_to(runs).as_posix() for path in done.learnt} == {
+        "sub/pretrain/weights.safetensors", "sub/pretrain/checkpoints/step-1/G/state.pt", "adapt/head.safetensors",
+        "adapt-old/adapted.safetensors",
+    }  # fmt: skip
+    assert {Path(path).relative_to(runs).as_posix() for path in done.mentions} == {"ingest/run.json"}
+
+
+def test_a_link_in_a_run_never_costs_the_file_that_it_points_at(builder, runs, tmp_path: Path) -> None:
+    """Bug caught: following a link out of the run's folder."""
+    precious = tmp_path / "precious.png"
+    precious.write_bytes(b"picture")
+    (runs / "adapt" / "link.png").symlink_to(precious)
+    (runs / "adapt" / "folder").symlink_to(tmp_path)
+    _remove(builder, runs)
+    assert precious.read_bytes() == b"picture"
+
+
+@pytest.mark.slow
+def test_killed_before_any_write_the_same_command_also_finishes_the_runs(builder, runs, tmp_path: Path) -> None:
+    """Bug caught: versions buried before what was made of them is deleted: then nobody can tell what that was."""
+    for number in range(1, 8):
+        if killed_at(remove, builder.storage.uri, number, tmp_path / "s", videos=["secret.mp4"], runs=[str(runs)]):
+            continue
+        break
+    again = remove_videos(builder.storage, [builder.digest("secret")], builder.scratch, runs=[runs])
+    assert not again.new
+    assert not (runs / "adapt" / "scores.csv").exists()
+    assert not (runs / "features" / "secret.npy").exists()
