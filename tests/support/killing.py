@@ -13,7 +13,7 @@ from typing import Any
 
 from infra.storage import LocalStorage, Storage, open_storage
 from pipeline.dataset.compact import compact_dataset
-from pipeline.dataset.takedown import remove_videos
+from pipeline.dataset.remove import remove_videos
 from pipeline.dataset.vacuum import vacuum_dataset
 
 WRITES = ("write", "put_if_absent", "upload", "delete")

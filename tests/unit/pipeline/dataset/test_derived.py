@@ -8,7 +8,7 @@ import pytest
 
 from infra.config import BaseConfig
 from infra.run import RunContext
-from pipeline.dataset.takedown import RemoveReport, remove_videos
+from pipeline.dataset.remove import RemoveReport, remove_videos
 from tests.support.killing import killed_at, remove
 
 

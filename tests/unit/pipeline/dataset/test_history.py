@@ -7,7 +7,7 @@ from pipeline.dataset.compact import compact_dataset
 from pipeline.dataset.format import MANIFEST_COLUMNS
 from pipeline.dataset.history import ClipChange, diff_tables, diff_versions, version_rows
 from pipeline.dataset.reader import open_dataset
-from pipeline.dataset.takedown import remove_videos
+from pipeline.dataset.remove import remove_videos
 
 NOTHING = {"clips_added": 0, "clips_removed": 0, "clips_remade": 0, "clips_relabelled": 0, "videos_added": 0,
            "videos_removed": 0, "videos_remade": 0}  # fmt: skip

@@ -6,7 +6,15 @@ import pytest
 
 from infra.errors import DatasetError
 from pipeline.dataset.format import version_key
-from pipeline.dataset.versions import flat_settings, latest_version, list_versions, load_version, publish_version
+from pipeline.dataset.versions import (
+    bury_version,
+    flat_settings,
+    latest_version,
+    list_versions,
+    live_versions,
+    load_version,
+    publish_version,
+)
 
 
 def test_a_version_comes_back_as_it_was_published(small, builder) -> None:
@@ -29,6 +37,9 @@ def test_another_schema_is_refused_in_one_sentence(small, builder) -> None:
     tree = json.loads(builder.storage.read(version_key(1)))
     builder.storage.write(version_key(1), json.dumps({**tree, "schema": 99}).encode())
     with pytest.raises(DatasetError, match="schema 99"):
+        load_version(builder.storage, 1)
+    builder.storage.write(version_key(1), json.dumps({**tree, "schema": 1}).encode())
+    with pytest.raises(DatasetError, match=r"schema 1, this code reads 2; ingest its sources anew into another --out"):
         load_version(builder.storage, 1)
 
 
@@ -59,3 +70,20 @@ def test_only_version_files_count_as_versions(small, builder) -> None:
 def test_nested_settings_become_dotted_names() -> None:
     """Bug caught: a difference between recipes that cannot be named."""
     assert flat_settings({"a": {"b": {"c": 1}}, "d": 2}) == {"a.b.c": 1, "d": 2}
+
+
+def test_a_removed_version_names_the_one_that_can_be_read_in_its_place(small, builder) -> None:
+    """Bug caught: a tombstone that leads to a tombstone; one that leads back and never ends; a version lost with it."""
+    storage = builder.storage
+    builder.publish(builder.unit("three", {}))
+    builder.publish(builder.unit("four", {}))
+    bury_version(storage, 1, 2)
+    bury_version(storage, 2, 3)
+    with pytest.raises(DatasetError, match=r"version 1 of .* was removed; version 3 takes its place"):
+        load_version(storage, 1)
+    assert [version.version for version in live_versions(storage)] == [3]
+    assert list_versions(storage) == [1, 2, 3]
+    assert json.loads(storage.read(version_key(1))) == {"schema": 2, "version": 1, "removed": True, "successor": 2}
+    bury_version(storage, 3, 1)
+    with pytest.raises(DatasetError, match="is damaged"):
+        load_version(storage, 1)

@@ -13,7 +13,8 @@ from infra.storage import LocalStorage, Storage, open_storage
 from pipeline.dataset.compact import compact_dataset
 from pipeline.dataset.format import videos_key, work_key
 from pipeline.dataset.reader import open_dataset
-from pipeline.dataset.takedown import REMOVED_KEY, forget_seen, read_removed, remove_videos
+from pipeline.dataset.remove import remove_videos
+from pipeline.dataset.takedown import REMOVED_KEY, forget_seen, read_removed
 from pipeline.dataset.verify import verify_dataset
 from pipeline.dataset.versions import list_versions
 from pipeline.dataset.writer import write_unit
