@@ -18,6 +18,9 @@ class EmbeddedFaces(BaseConfig):
     """Long side, in pixels, of the frame that the detector sees; smaller is faster and misses small faces."""
     score_threshold: float = Field(default=0.5, gt=0, lt=1)
     """Least score of a detection."""
+    forehead: float = Field(default=0.68, gt=0, le=1.5)
+    """Height of the skin above the brows, over the distance from brows to the base of the nose: by the rule of thirds
+    it is 1 up to the hairline; less keeps off the hair."""
 
 
 class FacexlibFaces(BaseConfig):

@@ -36,9 +36,11 @@ CPU_SHARE = 0.45
 
 
 def treat_videos(
-    videos: Sequence[PlannedVideo], cfg: IngestConfig, recipe: str, storage: Storage
+    videos: Sequence[PlannedVideo], cfg: IngestConfig, recipe: str, storage: Storage, clips_from: type = TrackFaces
 ) -> Iterator[FinishedVideo]:
     """Run the job on the Ray session at hand and yield each video as it comes out of the last stage.
+
+    ``clips_from`` is the stage that gives a video's clips.
 
     Raises:
         ProjectError: the store refuses, a worker cannot start, or Ray lost its workers for good.
@@ -51,7 +53,7 @@ def treat_videos(
         warnings.simplefilter("ignore", RayDeprecationWarning)
         results = (
             rows.map(
-                _operator(TrackFaces, cfg=cfg, recipe=recipe, storage=storage), **_pool(workers, workers, share, gpus)
+                _operator(clips_from, cfg=cfg, recipe=recipe, storage=storage), **_pool(workers, workers, share, gpus)
             )
             .map(_operator(ParseRegions, cfg=cfg, storage=storage), **_pool(1, workers, share, gpus))
             .map(_operator(WriteShard, storage=storage), **_pool(1, 1, 0.1, 0.0))

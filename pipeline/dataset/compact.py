@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from infra.errors import DatasetError
 from infra.storage import Storage
 from pipeline.dataset.lock import writer_lock
-from pipeline.dataset.pending import refuse_while_planned, sweep_markers
+from pipeline.dataset.pending import refuse_while_planned, sweep_finished
 from pipeline.dataset.reader import DatasetReader
 from pipeline.dataset.rewrite import rewrite_unit, rewritten_id
 from pipeline.dataset.versions import ShardEntry, latest_version, next_version, publish_version
@@ -77,7 +77,7 @@ def compact_dataset(
         if parent is None:
             raise DatasetError(f"{storage.uri} holds no dataset version; make one with `marlin ingest`")
         refuse_while_planned(storage, parent, "compact it")
-        sweep_markers(storage, parent)
+        sweep_finished(storage, parent)
         groups = plan_compaction(parent.units, shard_bytes)
         if not groups:
             return CompactReport(parent.version, False, parent.counts.shards, parent.counts.shards)
@@ -96,7 +96,7 @@ def compact_dataset(
         units = [into.get(entry.unit, entry) for entry in parent.units if entry.unit not in gone or entry.unit in into]
         made = next_version(parent, units, "compact")
         publish_version(storage, made)
-        sweep_markers(storage, made)
+        sweep_finished(storage, made)
     return CompactReport(made.version, True, parent.counts.shards, made.counts.shards)
 
 

@@ -22,9 +22,10 @@ def refuse_while_planned(storage: Storage, latest: DatasetVersion, what: str) ->
         )
 
 
-def sweep_markers(storage: Storage, version: DatasetVersion) -> None:
-    """Delete the completion markers of units that the version lists: they have served."""
+def sweep_finished(storage: Storage, version: DatasetVersion) -> None:
+    """Delete the completion markers and single results of units that the version lists: they have served."""
     listed = {entry.unit for entry in version.units}
-    for key in storage.list("units/"):
-        if key.removeprefix("units/").removesuffix(".done") in listed:
-            storage.delete(key)
+    for prefix in ("work/", "units/"):
+        for key in storage.list(prefix):
+            if key.removeprefix(prefix).partition("/")[0].removesuffix(".done") in listed:
+                storage.delete(key)

@@ -41,7 +41,7 @@ from pipeline.dataset.sample import meta_from_bytes, regions_from_bytes
 from pipeline.dataset.tar import TarReader, TarWriter
 from pipeline.dataset.versions import ShardEntry
 from pipeline.dataset.work import CLIPS, OUTCOME, REGIONS, outcome_from_bytes
-from pipeline.rows import ClipMeta, VideoOutcome
+from pipeline.rows import ClipMeta, RejectReason, VideoInfo, VideoOutcome
 
 
 def write_unit(storage: Storage, unit: str, videos: Sequence[str], scratch: Path) -> ShardEntry:
@@ -205,6 +205,18 @@ def _video_row(outcome: VideoOutcome) -> dict[str, Any]:
         "place": outcome.place,
         "content": outcome.content,
     }
+
+
+def outcome_from_row(row: dict[str, Any]) -> VideoOutcome:
+    """Return what became of a video from its row in a table of videos (inverse of how ``write_unit`` makes it)."""
+    known = all(row[name] is not None for name in ("width", "height", "fps", "frames"))
+    same = ("video", "name", "bytes", "decoded", "detected", "faces", "tracks", "clips", "duplicates", "detail")
+    return VideoOutcome(
+        **{name: row[name] for name in (*same, "place", "content")},
+        **{name: json.loads(row[name]) for name in ("filtered", "seconds", "labels")},
+        info=VideoInfo(row["width"], row["height"], row["fps"], row["frames"]) if known else None,
+        reject=RejectReason(row["reject"]) if row["reject"] else None,
+    )
 
 
 def _json(value: dict[str, Any]) -> str:

@@ -61,7 +61,7 @@ def build_parser(cfg: EmbeddedFaces | FacexlibFaces) -> RegionParser:
     if isinstance(cfg, EmbeddedFaces) or cfg.parser == "landmarks":
         from pipeline.faces.landmarks68 import LandmarkParser
 
-        return LandmarkParser()
+        return LandmarkParser(cfg.forehead) if isinstance(cfg, EmbeddedFaces) else LandmarkParser()
     from pipeline.faces.parsing import NetworkParser
 
     return NetworkParser(cfg)

@@ -17,8 +17,7 @@ from pipeline.faces.regions import Region
 # eyes and mouth: medians over 129 faces in ten real videos, on which dlib's own detector was run as well.
 BOX_SIDE = 1.57
 FOREHEAD = 0.68
-"""Height of the forehead above the brows, over the distance from brows to the base of the nose: by the rule of thirds
-it is 1 up to the hairline, less keeps off the hair."""
+"""Height of the forehead above the brows where no setting says otherwise (``EmbeddedFaces.forehead``)."""
 BROW_THICKNESS = 0.075
 EYE_MARGIN = 0.02
 """Thickness of the brush for brows, and of the outline added to eyes, over the size of the face."""
@@ -43,19 +42,23 @@ class LandmarkParser:
 
     name = "landmarks68"
 
-    def __init__(self) -> None:
+    def __init__(self, forehead: float = FOREHEAD) -> None:
         """Load the predictor.
+
+        Args:
+            forehead: height of the forehead above the brows, over the distance from brows to the base of the nose.
 
         Raises:
             WeightsError: the package that ships it is not installed.
         """
+        self._forehead = forehead
         self._predictor = dlib.shape_predictor(str(package_file(*LANDMARKS68)))
 
     def parse(self, crops_RHWC: np.ndarray, landmarks_R52: np.ndarray) -> np.ndarray:
         """Return LaPa label maps, uint8 (R, H, W), of uint8 RGB crops with five landmarks each, in crop pixels."""
         height, width = crops_RHWC.shape[1:3]
         maps = [
-            draw_regions(self.points(crop, landmarks), height, width)
+            draw_regions(self.points(crop, landmarks), height, width, self._forehead)
             for crop, landmarks in zip(crops_RHWC, landmarks_R52, strict=True)
         ]
         return np.stack(maps) if maps else np.zeros((0, height, width), np.uint8)
@@ -80,11 +83,11 @@ def face_centre_and_size(landmarks_52: np.ndarray) -> tuple[np.ndarray, float]:
     return (eyes + mouth) / 2, max(1.0, float(size))
 
 
-def draw_regions(points_68: np.ndarray, height: int, width: int) -> np.ndarray:
+def draw_regions(points_68: np.ndarray, height: int, width: int, forehead: float = FOREHEAD) -> np.ndarray:
     """Draw the LaPa label map, uint8 (height, width), of one face from its 68 points; later regions cover earlier."""
     size = float(np.linalg.norm(points_68[JAW.start] - points_68[JAW.stop - 1]))
     map_HW = np.full((height, width), Region.BACKGROUND, np.uint8)
-    _fill(map_HW, np.concatenate([points_68[JAW], _forehead(points_68)]), Region.SKIN)
+    _fill(map_HW, np.concatenate([points_68[JAW], _forehead(points_68, forehead)]), Region.SKIN)
     _stroke(map_HW, points_68[RIGHT_BROW], BROW_THICKNESS * size, Region.RIGHT_BROW)
     _stroke(map_HW, points_68[LEFT_BROW], BROW_THICKNESS * size, Region.LEFT_BROW)
     for eye, region in ((RIGHT_EYE, Region.RIGHT_EYE), (LEFT_EYE, Region.LEFT_EYE)):
@@ -97,13 +100,13 @@ def draw_regions(points_68: np.ndarray, height: int, width: int) -> np.ndarray:
     return map_HW
 
 
-def _forehead(points_68: np.ndarray) -> np.ndarray:
+def _forehead(points_68: np.ndarray, height: float) -> np.ndarray:
     """Half an ellipse from the left end of the jaw line over the forehead back to its right end, (15, 2)."""
     right_end, left_end = points_68[JAW.start], points_68[JAW.stop - 1]
     brows = points_68[RIGHT_BROW.start : LEFT_BROW.stop].mean(axis=0)
     up = brows - points_68[CHIN]
     up = up / max(1e-6, float(np.linalg.norm(up)))
-    apex = brows + up * FOREHEAD * float(np.linalg.norm(points_68[NOSE_BASE] - brows))
+    apex = brows + up * height * float(np.linalg.norm(points_68[NOSE_BASE] - brows))
     middle = (right_end + left_end) / 2
     angle_A1 = np.linspace(0, np.pi, 17)[1:-1, None]
     height_A1 = np.sin(angle_A1) ** 0.6  # a forehead is broader than an ellipse

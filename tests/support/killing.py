@@ -15,6 +15,7 @@ from infra.storage import LocalStorage, Storage, open_storage
 from pipeline.dataset.compact import compact_dataset
 from pipeline.dataset.remove import remove_videos
 from pipeline.dataset.vacuum import vacuum_dataset
+from pipeline.reparse import reparse as reparse_dataset
 
 WRITES = ("write", "put_if_absent", "upload", "delete")
 
@@ -32,6 +33,10 @@ def vacuum(storage: Storage, scratch: Path, **settings: Any) -> None:
 
 def remove(storage: Storage, scratch: Path, **settings: Any) -> None:
     remove_videos(storage, settings["videos"], scratch, runs=settings.get("runs", ()))
+
+
+def reparse(storage: Storage, scratch: Path, **settings: Any) -> None:
+    reparse_dataset(settings["cfg"], storage=storage)
 
 
 def killed_at(action: Callable[..., None], uri: str, number: int, scratch: Path, **settings: Any) -> bool:
