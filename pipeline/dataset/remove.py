@@ -33,6 +33,7 @@ from pipeline.dataset.versions import (
     publish_version,
 )
 from pipeline.plan import Plan, Unit, read_plan, write_plan
+from pipeline.rows import SourceVideo
 from pipeline.sources.folder import local_path
 
 SHORTEST_PREFIX = 8
@@ -217,8 +218,9 @@ def _forget_plan(storage: Storage, removed: Collection[str], latest: DatasetVers
     kept: list[Unit] = []
     if plan.version > latest.version:  # otherwise it was carried out, and only its sweep is missing
         for unit in plan.units:
-            if any(video.digest in removed or video.content in removed for video in unit.videos):
-                _forget_unit(storage, unit)
+            gone = [video for video in unit.videos if video.digest in removed or video.content in removed]
+            if gone:
+                _forget_unit(storage, unit, gone)
             else:
                 kept.append(unit)
     if not kept:
@@ -230,11 +232,14 @@ def _forget_plan(storage: Storage, removed: Collection[str], latest: DatasetVers
     return left
 
 
-def _forget_unit(storage: Storage, unit: Unit) -> None:
-    """Delete what a planned unit has in progress; if it has a shard already, no version lists it and it is swept."""
+def _forget_unit(storage: Storage, unit: Unit, gone: Sequence[SourceVideo]) -> None:
+    """Delete what a planned unit has in progress, and the staged bytes of the removed videos.
+
+    Its shard, if it has one already, and other staged bytes are swept with all that nothing lists and no plan needs.
+    """
     for key in (done_key(unit.id), *storage.list(f"work/{unit.id}/")):
         storage.delete(key)
-    for video in unit.videos:
+    for video in gone:
         if video.path.startswith(STAGED):
             storage.delete(video.path.removeprefix(STAGED))
 

@@ -52,7 +52,10 @@ def house(builder) -> Storage:
         pq.write_table(rows, buffer)
         store.write(key, buffer.getvalue())
     units = (
-        Unit(id="p1", videos=(planned(secret, "secret.mp4", "staged:staged/s"), planned("1" * 64, "f.mp4"))),
+        Unit(
+            id="p1",
+            videos=(planned(secret, "secret.mp4", "staged:staged/s"), planned("1" * 64, "f.mp4", "staged:staged/g")),
+        ),
         Unit(id="p2", videos=(planned("2" * 64, "g.mp4", "staged:staged/g"),)),
     )
     write_plan(store, Plan(version=5, recipe_digest="ab" * 32, units=units))
