@@ -31,10 +31,11 @@ from pipeline.dataset.versions import (
     Counts,
     DatasetVersion,
     Licence,
-    latest_version,
     load_version,
+    newest_version,
     next_version,
     publish_version,
+    require_dataset,
 )
 from pipeline.dataset.work import CLIPS, OUTCOME, outcome_to_bytes, read_outcome, write_outcome
 from pipeline.dataset.writer import outcome_from_row, read_done
@@ -94,10 +95,9 @@ def reparse(cfg: IngestConfig, run: RunContext | None = None, storage: Storage |
     start = time.monotonic()
     storage = storage or open_storage(cfg.out)
     recipe = recipe_digest(cfg)
+    require_dataset(storage)
     with writer_lock(storage):
-        latest = latest_version(storage)
-        if latest is None:
-            raise DatasetError(f"{storage.uri} holds no dataset version; make one with `marlin ingest`")
+        latest = newest_version(storage)
         refuse_while_planned(storage, latest, "parse it anew")
         sweep_finished(storage, latest)
         if latest.recipe_digest == recipe:

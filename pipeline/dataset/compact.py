@@ -9,13 +9,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.errors import DatasetError
 from infra.storage import Storage
 from pipeline.dataset.lock import writer_lock
 from pipeline.dataset.pending import refuse_while_planned, sweep_finished
 from pipeline.dataset.reader import DatasetReader
 from pipeline.dataset.rewrite import rewrite_unit, rewritten_id
-from pipeline.dataset.versions import ShardEntry, latest_version, next_version, publish_version
+from pipeline.dataset.versions import ShardEntry, newest_version, next_version, publish_version, require_dataset
 
 SMALL_SHARE = 0.5
 """A shard below this share of the target size is merged with others; so no shard is merged night after night."""
@@ -72,10 +71,9 @@ def compact_dataset(
             is damaged.
         StorageError: the disk or the store refuses.
     """
+    require_dataset(storage)
     with writer_lock(storage):
-        parent = latest_version(storage)
-        if parent is None:
-            raise DatasetError(f"{storage.uri} holds no dataset version; make one with `marlin ingest`")
+        parent = newest_version(storage)
         refuse_while_planned(storage, parent, "compact it")
         sweep_finished(storage, parent)
         groups = plan_compaction(parent.units, shard_bytes)

@@ -26,11 +26,12 @@ from pipeline.dataset.versions import (
     DatasetVersion,
     ShardEntry,
     bury_version,
-    latest_version,
     list_versions,
     live_versions,
+    newest_version,
     next_version,
     publish_version,
+    require_dataset,
 )
 from pipeline.plan import Plan, Unit, read_plan, write_plan
 from pipeline.rows import SourceVideo
@@ -105,10 +106,9 @@ def remove_videos(
         CorruptShardError: a shard or table that must be rewritten is damaged; run again once it is restored.
         StorageError: the disk or the store refuses; run again to finish.
     """
+    require_dataset(storage)
     with writer_lock(storage):
-        latest = latest_version(storage)
-        if latest is None:
-            raise DatasetError(f"{storage.uri} holds no dataset version; there is nothing to remove")
+        latest = newest_version(storage)
         meant = _resolve(storage, videos)
         removed = read_removed(storage) | {digest for known in meant for digest in (known.video, known.file)}
         write_removed(storage, removed)

@@ -12,16 +12,18 @@ from pathlib import PurePosixPath
 from infra.errors import ConfigError
 from infra.storage import Storage
 from pipeline.dataset.lock import writer_lock
-from pipeline.dataset.versions import DatasetVersion, bury_version, live_versions
+from pipeline.dataset.versions import DatasetVersion, bury_version, live_versions, require_dataset
 from pipeline.plan import Plan, read_plan
 
 GRACE_S = 24 * 3600.0
 """Age below which nothing is deleted: another writer of a bucket may be about to list it."""
 STAGED = "staged:"
 """How the path of a planned video begins whose bytes lie in the dataset's own store; its key follows."""
-_PREFIXES = ("units/", "work/", "staged/", "shards/", "manifests/", "videos/")
-"""What is swept, in this order. A marker goes before what it vouches for; tables of videos go last, since they alone
-tell which video is meant when a takedown is run again."""
+_ENDINGS = {
+    "units/": ".done", "work/": "", "staged/": "", "shards/": ".tar", "manifests/": ".parquet", "videos/": ".parquet",
+}  # fmt: skip
+"""Where that lies which is swept, and how it ends, in this order; all else is not ours. A marker goes before what it
+vouches for; tables of videos go last, since they alone tell which video is meant when a takedown is run again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,12 @@ def vacuum_dataset(
 
     Raises:
         ConfigError: ``keep`` is below 1.
-        DatasetError: another process writes the dataset, or a version is damaged.
+        DatasetError: no dataset is there, another process writes it, or a version is damaged.
         StorageError: the store refuses.
     """
     if keep is not None and keep < 1:
         raise ConfigError(f"keep={keep} would drop every version; keep at least 1")
+    require_dataset(storage)
     with contextlib.nullcontext() if dry_run else writer_lock(storage):
         plan = read_plan(storage)  # before the versions: an ingest publishes first and drops its plan afterwards
         live = live_versions(storage)
@@ -78,14 +81,16 @@ def sweep(
     staged = {video.path.removeprefix(STAGED) for unit in plan.units for video in unit.videos} if plan else set()
     before = time.time() - grace_s
     of_unit: dict[str, list[str]] = defaultdict(list)
-    for prefix in _PREFIXES:
+    for prefix, ending in _ENDINGS.items():
         for key in storage.list(prefix):
+            if not key.endswith(ending):
+                continue
             unit = _unit_of(key)
             listed = unit in wanted and prefix not in ("units/", "work/")
             if not (listed or unit in planned or key in staged):
                 of_unit[unit].append(key)
     old = {key for keys in of_unit.values() if all(storage.modified(key) <= before for key in keys) for key in keys}
-    keys = [key for prefix in _PREFIXES for key in sorted(old) if key.startswith(prefix)]
+    keys = [key for prefix in _ENDINGS for key in sorted(old) if key.startswith(prefix)]
     size = 0
     for key in keys:
         size += storage.size(key)

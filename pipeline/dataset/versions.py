@@ -125,6 +125,19 @@ def latest_version(storage: Storage) -> DatasetVersion | None:
     return load_version(storage, numbers[-1]) if numbers else None
 
 
+def require_dataset(storage: Storage) -> None:
+    """Raise DatasetError where no version ever was: nothing must be made or deleted in a folder that is no dataset."""
+    newest_version(storage)
+
+
+def newest_version(storage: Storage) -> DatasetVersion:
+    """Return the newest version, DatasetError where there is none."""
+    found = latest_version(storage)
+    if found is None:
+        raise DatasetError(f"{storage.uri} holds no dataset version; make one with `marlin ingest SOURCE --out …`")
+    return found
+
+
 def load_version(storage: Storage, version: int) -> DatasetVersion:
     """Read one version.
 

@@ -154,7 +154,7 @@ def test_unclear_and_unknown_videos_are_one_sentence_and_nothing_is_changed(buil
         with pytest.raises(DatasetError, match=words):
             remove_videos(builder.storage, ["a.mp4", video], builder.scratch)
     assert contents(builder.storage) == before
-    with pytest.raises(DatasetError, match="nothing to remove"):
+    with pytest.raises(DatasetError, match="no dataset version"):
         remove_videos(open_storage(str(builder.folder / "empty")), ["a.mp4"], builder.scratch)
 
 

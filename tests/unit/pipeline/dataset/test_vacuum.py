@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import ConfigError, DatasetError
-from infra.storage import Storage
+from infra.storage import Storage, open_storage
 from pipeline.dataset.compact import compact_dataset
 from pipeline.dataset.reader import open_dataset
 from pipeline.dataset.vacuum import vacuum_dataset
@@ -50,6 +50,20 @@ def test_what_no_version_lists_goes_and_what_any_version_lists_stays(three: Stor
     for version in (1, 2, 3):
         assert verify_dataset(open_dataset(three.uri, version)) == []
     assert vacuum_dataset(three).keys == ()
+
+
+def test_a_folder_that_is_no_dataset_and_files_of_others_are_left_alone(three: Storage, tmp_path: Path) -> None:
+    """Bug caught: a mistyped path, and somebody's own shards are gone; a note beside our shards swept away."""
+    other = open_storage(str(tmp_path / "other"))
+    other.write("shards/train-000.tar", b"somebody's own")
+    age(other)
+    with pytest.raises(DatasetError, match="no dataset version"):
+        vacuum_dataset(other)
+    assert list(other.list()) == ["shards/train-000.tar"]
+    three.write("shards/readme.txt", b"a note")
+    age(three)
+    vacuum_dataset(three)
+    assert three.exists("shards/readme.txt")
 
 
 def test_young_leftovers_stay(three: Storage, builder) -> None:
