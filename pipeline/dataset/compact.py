@@ -110,11 +110,13 @@ def superseded_rejects(reader: DatasetReader) -> Collection[tuple[str, str]]:
     if not tables:
         return frozenset()
     every = pa.concat_tables(tables)
-    last = every.group_by("video").aggregate([("unit", "max"), ("unit", "count")])
-    repeated = {row["video"]: row["unit_max"] for row in last.filter(pc.field("unit_count") > 1).to_pylist()}
-    rejected = every.filter((pc.field("clips") == 0) & pc.field("video").isin(pa.array(repeated, pa.string())))
+    last = every.group_by("video", use_threads=False).aggregate([("unit", "max"), ("unit", "count")])
+    again = last.filter(pc.greater(last["unit_count"], 1))
+    latest = dict(zip(again["video"].to_pylist(), again["unit_max"].to_pylist(), strict=True))
+    is_again = pc.is_in(every["video"], pa.array(latest, pa.string()))
+    rejected = every.filter(pc.and_(is_again, pc.equal(every["clips"], 0)))
     return frozenset(
         (reader.version.units[row["unit"]].unit, row["video"])
         for row in rejected.to_pylist()
-        if row["unit"] < repeated[row["video"]]
+        if row["unit"] < latest[row["video"]]
     )

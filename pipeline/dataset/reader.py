@@ -140,8 +140,8 @@ class DatasetReader:
 
 def table_from_bytes(data: bytes, columns: pa.Schema, where: str) -> pa.Table:
     """Return a table of clips or of videos; CorruptShardError, which names ``where``, when it is none."""
-    try:
-        table = pq.read_table(io.BytesIO(data))
+    try:  # one thread: pyarrow 26 may abort at exit when its pool is still starting ("terminate called …", code 134)
+        table = pq.read_table(io.BytesIO(data), use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise CorruptShardError(f"{where} is no parquet table: {error}") from error
     if table.schema.names != columns.names:

@@ -52,7 +52,7 @@ def forget_seen(storage: Storage, digests: Collection[str]) -> None:
     for key in storage.list("seen/"):
         if not key.endswith(".parquet"):
             continue
-        table = pq.read_table(io.BytesIO(storage.read(key)))
+        table = pq.read_table(io.BytesIO(storage.read(key)), use_threads=False)
         kept = table
         for name in table.column_names:
             if pa.types.is_string(table.schema.field(name).type):
