@@ -23,7 +23,7 @@ from pipeline.dataset.verify import verify_dataset
 from pipeline.ingest import ingest
 from pipeline.reparse import reparse
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 REPARSE = """
 import sys
