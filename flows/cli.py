@@ -7,22 +7,32 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flows.command import Door, command
+from flows.command import Door, check_filled, command
 from flows.config import EndToEndConfig
 from infra.errors import ProjectError
 from infra.log import configure_logging
+from infra.storage import open_storage
 from model.adapt_config import AdaptConfig
 from model.export_config import ExportConfig
 from model.extract_config import ExtractConfig
 from model.reconstruct_config import ReconstructConfig
 from model.train_config import PretrainConfig
 from pipeline.config import IngestConfig
-from pipeline.dataset.config import DatasetConfig, ReportConfig
+from pipeline.dataset.config import (
+    CompactConfig,
+    DatasetConfig,
+    DiffConfig,
+    RemoveConfig,
+    ReportConfig,
+    VacuumConfig,
+    VersionsConfig,
+)
 from pipeline.samples import SamplesConfig
 
 app = typer.Typer(
@@ -31,12 +41,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-dataset_app = typer.Typer(help="Look into a dataset: `show`, `verify`, `report`.")
+dataset_app = typer.Typer(help="Look into a dataset, and look after its versions.")
 app.add_typer(dataset_app, name="dataset")
 
 STOPPED = 130
 """Exit code after Ctrl-C."""
 RECIPES = Path(__file__).resolve().parent.parent / "infra" / "configs"
+SOURCES = Door("sources", "SOURCE…", needed=False)
 DATASET = Door("dataset", "DATASET")
 VERSION = Door("version", "N", "--version")
 WEIGHTS = Door("weights", "FILE|RUN", "--weights")
@@ -54,13 +65,23 @@ def samples(cfg: SamplesConfig) -> None:
         print(path)
 
 
-@command(app, Door("sources", "SOURCE…"), Door("out", "DATASET", "--out"))
-def ingest(cfg: IngestConfig) -> None:
+@command(app, SOURCES, Door("out", "DATASET", "--out"))
+def ingest(
+    cfg: IngestConfig,
+    reparse: Annotated[
+        bool,
+        typer.Option("--reparse", metavar="", help="Parse the regions of stored clips anew; no source is read."),
+    ] = False,
+) -> None:
     """Turn face videos into a new version of a dataset. What is in it already is not done again.
 
     A video that gives no clip is reported with its reason and is no failure.
     """
     from infra.run import RunContext
+
+    if reparse:
+        return _reparse(cfg)
+    check_filled(cfg, SOURCES)
     from pipeline.ingest import ingest as run_ingest
 
     with RunContext.create("ingest", cfg) as run:
@@ -71,6 +92,16 @@ def ingest(cfg: IngestConfig) -> None:
     print(f"{done.listed} videos listed, {done.treated} treated, {done.clips} clips in {done.wall_s:.0f} s")
     if rejected:
         print(f"rejected: {rejected} (see `marlin dataset report {done.dataset}`)")
+
+
+def _reparse(cfg: IngestConfig) -> None:
+    from infra.run import RunContext
+    from pipeline.reparse import reparse
+
+    with RunContext.create("reparse", cfg) as run:
+        done = reparse(cfg, run)
+    what = "new version" if done.new else "made with this parser already: version"
+    print(f"{done.dataset}: {what} {done.version}, {done.counts.clips} clips in {done.wall_s:.0f} s")
 
 
 @command(dataset_app, DATASET, VERSION)
@@ -116,6 +147,109 @@ def report(cfg: ReportConfig) -> None:
     from pipeline.dataset.report import write_report
 
     print(write_report(open_dataset(cfg.dataset, cfg.version), cfg.out, max_faces=cfg.max_faces))
+
+
+@command(dataset_app, DATASET)
+def versions(cfg: VersionsConfig) -> None:
+    """List the versions: when and why each was made, from which, and what it holds."""
+    from pipeline.dataset.history import version_rows
+
+    print(f"{'version':>7}  {'parent':>6}  {'made':<25}  {'why':<8}{'videos':>9}{'clips':>10}{'shards':>8}")
+    for row in version_rows(open_storage(cfg.dataset)):
+        if row.counts is None:
+            print(f"{row.version:>7}  removed; version {row.successor} takes its place")
+            continue
+        counts = f"{row.counts.videos:>9}{row.counts.clips:>10}{row.counts.shards:>8}"
+        print(f"{row.version:>7}  {row.parent or '–':>6}  {row.created:<25}  {row.why:<8}{counts}")
+
+
+@command(dataset_app, DATASET, Door("before", "A"), Door("after", "B"))
+def diff(
+    cfg: DiffConfig,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Every clip and video, as JSON.")] = False,
+) -> None:
+    """Say which clips and videos version B has otherwise than version A."""
+    from pipeline.dataset.history import diff_versions
+    from pipeline.dataset.reader import open_dataset
+
+    after = open_dataset(cfg.dataset, cfg.after)
+    before = open_dataset(cfg.dataset, cfg.before or after.version.parent or after.version.version)
+    found = diff_versions(before, after)
+    if as_json:
+        print(json.dumps(asdict(found)))
+        return
+    print(f"version {before.version.version} → {after.version.version} ({after.version.why})")
+    for name, count in found.counts().items():
+        print(f"{count:>9}  {name.replace('_', ' ')}")
+
+
+@command(dataset_app, DATASET, Door("shard_mb", "MB", "--shard-mb"))
+def compact(cfg: CompactConfig) -> None:
+    """Merge small shards into few: a new version with exactly the same clips. `vacuum` deletes the old shards."""
+    from infra.progress import Progress
+    from pipeline.dataset.compact import compact_dataset
+    from pipeline.dataset.versions import require_dataset
+    from pipeline.scratch import scratch_folder
+
+    storage = open_storage(cfg.dataset)
+    require_dataset(storage)  # or a bar is drawn for a folder that is none
+    with Progress("compact", None, unit="shard") as progress:
+        done = compact_dataset(
+            storage,
+            scratch_folder(),
+            shard_bytes=cfg.shard_mb * 1_000_000,
+            on_group=lambda made, due: progress.update(1, f"of {due}"),
+        )
+    what = f"new version {done.version}" if done.new else f"nothing to merge; still version {done.version}"
+    print(f"{cfg.dataset}: {what}, {done.before} → {done.after} shards")
+
+
+@command(dataset_app, DATASET, Door("grace_hours", "H", "--grace-hours"), Door("keep", "N", "--keep"))
+def vacuum(
+    cfg: VacuumConfig,
+    dry_run: Annotated[bool, typer.Option("--dry-run", metavar="", help="Tell what would go, and stop.")] = False,
+) -> None:
+    """Delete what no version lists and no unfinished ingest needs."""
+    from pipeline.dataset.vacuum import vacuum_dataset
+
+    done = vacuum_dataset(open_storage(cfg.dataset), grace_s=cfg.grace_hours * 3600, keep=cfg.keep, dry_run=dry_run)
+    for key in done.keys:
+        print(key)
+    verb = "would be" if dry_run else "were"
+    if done.dropped:
+        print(f"versions {', '.join(map(str, done.dropped))} {verb} dropped")
+    print(f"{len(done.keys)} objects, {done.bytes / 1e6:.1f} MB, {verb} deleted")
+
+
+@command(dataset_app, DATASET, Door("videos", "VIDEO…"))
+def remove(
+    cfg: RemoveConfig,
+    runs: Annotated[
+        list[str] | None,
+        typer.Option("--runs", metavar="DIR", help="Folder of runs and features; may be repeated.", show_default=False),
+    ] = None,
+) -> None:
+    """Take videos out for good, with all that was made of them; no crawl brings them back (docs/takedown.md).
+
+    If it dies, the same command finishes it.
+    """
+    from glob import glob
+
+    from pipeline.dataset.remove import remove_videos
+    from pipeline.scratch import scratch_folder
+
+    folders = [folder for pattern in runs or cfg.runs for folder in sorted(glob(pattern))]
+    done = remove_videos(open_storage(cfg.dataset), cfg.videos, scratch_folder(), runs=folders)
+    what = f"new version {done.version}" if done.new else f"version {done.version} stays"
+    print(f"{cfg.dataset}: {what}, {done.clips} clips are gone; the digests are in removed.json")
+    if done.buried:
+        print(f"removed with it: versions {', '.join(map(str, done.buried))}")
+    for path in done.deleted:
+        print(f"deleted {path}")
+    for path in done.learnt:
+        print(f"learnt from it, and cannot unlearn it: {path}")
+    for path in done.mentions:
+        print(f"still says its name: {path}")
 
 
 @command(app, Door("data.dataset", "DATASET"))

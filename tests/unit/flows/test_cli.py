@@ -26,7 +26,8 @@ from tests.support.clip_dataset import write_clip_dataset
 
 ROOT = Path(__file__).resolve().parents[3]
 ISSUED = {
-    "samples", "ingest", "dataset show", "dataset verify", "dataset report", "pretrain", "adapt", "extract",
+    "samples", "ingest", "dataset show", "dataset verify", "dataset report", "dataset versions", "dataset diff",
+    "dataset compact", "dataset vacuum", "dataset remove", "pretrain", "adapt", "extract",
     "reconstruct", "export", "demo",
 }  # fmt: skip
 """The commands that people and flows were promised."""
