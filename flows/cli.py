@@ -7,14 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from flows import cli_dataset
-from flows.command import Door, command
+from flows.command import Door, check_filled, command
 from flows.config import EndToEndConfig
-from infra.errors import ProjectError
+from infra.errors import ConfigError, ProjectError
 from infra.log import configure_logging
 from model.adapt_config import AdaptConfig
 from model.export_config import ExportConfig
@@ -24,10 +24,6 @@ from model.train_config import PretrainConfig
 from pipeline.config import IngestConfig
 from pipeline.rows import RejectReason
 from pipeline.samples import SamplesConfig
-
-if TYPE_CHECKING:
-    from pipeline.ingest import IngestReport
-    from pipeline.reparse import ReparseReport
 
 app = typer.Typer(
     help="MARLIN in production: face videos to versioned WebDataset shards, pretraining, adaptation, features.",
@@ -40,6 +36,7 @@ app.add_typer(cli_dataset.app, name="dataset")
 STOPPED = 130
 """Exit code after Ctrl-C."""
 RECIPES = Path(__file__).resolve().parent.parent / "infra" / "configs"
+SOURCES = Door("sources", "SOURCE…", needed=False)
 WEIGHTS = Door("weights", "FILE|RUN", "--weights")
 RunFolder = Annotated[
     Path | None, typer.Option("--run", metavar="DIR", help="Run folder; a new one under `runs/` by default.")
@@ -55,48 +52,58 @@ def samples(cfg: SamplesConfig) -> None:
         print(path)
 
 
-@command(app, Door("sources", "SOURCE…", required=False), Door("out", "DATASET", "--out"))
+@command(app, SOURCES, Door("out", "DATASET", "--out"))
 def ingest(
     cfg: IngestConfig,
-    dry_run: Annotated[bool, typer.Option("--dry-run", metavar="", help="Only say what would be done.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", metavar="", help="Only say what would be done, in videos, bytes and seconds.")
+    ] = False,
     retry: Annotated[
         list[RejectReason] | None,
         typer.Option("--retry", metavar="REASON", help="Try videos again that were rejected so; may be repeated."),
     ] = None,
     reparse: Annotated[
-        bool, typer.Option("--reparse", metavar="", help="Only parse the regions of stored clips anew; no SOURCE.")
+        bool, typer.Option("--reparse", metavar="", help="Parse the regions of stored clips anew; no source is read.")
     ] = False,
 ) -> None:
     """Turn face videos into a new version of a dataset. What is in it already is not done again.
 
     A video that gives no clip is reported with its reason and is no failure.
     """
+    from infra.run import RunContext
+
+    if reparse:
+        if dry_run or retry:
+            raise ConfigError(
+                "--reparse reads no source, so it goes with neither --dry-run nor --retry; leave them out"
+            )
+        return _reparse(cfg)
+    check_filled(cfg, SOURCES)
     if dry_run:
         from pipeline.dry_run import plan_ingest
 
         print("\n".join(plan_ingest(cfg, retry=retry or ()).lines()))
         return
-    from infra.run import RunContext
+    from pipeline.ingest import ingest as run_ingest
 
-    with RunContext.create("reparse" if reparse else "ingest", cfg) as run:
-        if reparse:
-            from pipeline.reparse import reparse as run_reparse
-
-            anew = run_reparse(cfg, run)
-            what, counted = "regions parsed anew; ", f"{anew.treated} videos"
-            done: IngestReport | ReparseReport = anew
-        else:
-            from pipeline.ingest import ingest as run_ingest
-
-            report = run_ingest(cfg, run, retry=retry or ())
-            what, counted = "", f"{report.listed} videos listed, {report.treated} treated"
-            done = report
-    version = f"new version {done.version}" if done.new else f"nothing new; still version {done.version}"
-    print(f"{done.dataset}: {what if done.new else ''}{version}")
-    print(f"{counted}, {done.clips} clips in {done.wall_s:.0f} s")
-    if done.rejects:
-        rejected = ", ".join(f"{count} {reason}" for reason, count in done.rejects.items())
+    with RunContext.create("ingest", cfg) as run:
+        done = run_ingest(cfg, run, retry=retry or ())
+    rejected = ", ".join(f"{count} {reason}" for reason, count in done.rejects.items())
+    what = "new version" if done.new else "nothing new; still version"
+    print(f"{done.dataset}: {what} {done.version}")
+    print(f"{done.listed} videos listed, {done.treated} treated, {done.clips} clips in {done.wall_s:.0f} s")
+    if rejected:
         print(f"rejected: {rejected} (see `marlin dataset report {done.dataset}`)")
+
+
+def _reparse(cfg: IngestConfig) -> None:
+    from infra.run import RunContext
+    from pipeline.reparse import reparse
+
+    with RunContext.create("reparse", cfg) as run:
+        done = reparse(cfg, run)
+    what = "new version" if done.new else "made with this parser already: version"
+    print(f"{done.dataset}: {what} {done.version}, {done.counts.clips} clips in {done.wall_s:.0f} s")
 
 
 @command(app, Door("data.dataset", "DATASET"))

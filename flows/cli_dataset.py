@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import astuple
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flows.command import Door, command
-from infra.errors import ConfigError
 from pipeline.dataset.config import (
     CompactConfig,
     DatasetConfig,
     DiffConfig,
     RemoveConfig,
     ReportConfig,
-    StoreConfig,
     VacuumConfig,
+    VersionsConfig,
 )
 
-app = typer.Typer(help="Look into a dataset, compare and tend its versions, take videos out.")
+app = typer.Typer(help="Look into a dataset, and look after its versions.")
 DATASET = Door("dataset", "DATASET")
 VERSION = Door("version", "N", "--version")
 
@@ -72,114 +69,103 @@ def report(cfg: ReportConfig) -> None:
 
 
 @command(app, DATASET)
-def versions(cfg: StoreConfig) -> None:
-    """List the versions: what each holds, when and why it was made."""
-    from infra.storage import open_storage
+def versions(cfg: VersionsConfig) -> None:
+    """List the versions: when and why each was made, from which, and what it holds."""
     from pipeline.dataset.history import version_rows
-    from pipeline.dataset.versions import require_dataset
 
-    storage = open_storage(cfg.dataset)
-    require_dataset(storage)
-    for row in version_rows(storage):
+    print(f"{'version':>7}  {'parent':>6}  {'made':<25}  {'why':<8}{'videos':>9}{'clips':>10}{'shards':>8}")
+    for row in version_rows(open_storage(cfg.dataset)):
         if row.counts is None:
-            print(f"{row.version:>6}  removed; version {row.successor} takes its place")
+            print(f"{row.version:>7}  removed; version {row.successor} takes its place")
             continue
-        held = ", ".join(f"{count} {name}" for name, count in row.counts.model_dump().items())
-        print(f"{row.version:>6}  {row.created}  {held}  ({row.why})")
+        counts = f"{row.counts.videos:>9}{row.counts.clips:>10}{row.counts.shards:>8}"
+        print(f"{row.version:>7}  {row.parent or '–':>6}  {row.created:<25}  {row.why:<8}{counts}")
 
 
 @command(app, DATASET, Door("before", "A"), Door("after", "B"))
-def diff(cfg: DiffConfig) -> None:
-    """Name the clips and videos that version B has otherwise than version A."""
+def diff(
+    cfg: DiffConfig,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Every clip and video, as JSON.")] = False,
+) -> None:
+    """Say which clips and videos version B has otherwise than version A."""
     from pipeline.dataset.history import diff_versions
     from pipeline.dataset.reader import open_dataset
 
-    found = diff_versions(open_dataset(cfg.dataset, cfg.before), open_dataset(cfg.dataset, cfg.after))
+    after = open_dataset(cfg.dataset, cfg.after)
+    before = open_dataset(cfg.dataset, cfg.before or after.version.parent or after.version.version)
+    found = diff_versions(before, after)
+    if as_json:
+        print(json.dumps(asdict(found)))
+        return
+    print(f"version {before.version.version} → {after.version.version} ({after.version.why})")
     for name, count in found.counts().items():
-        print(f"{count:>8} {name.replace('_', ' ')}")
-        entries = getattr(found, name)
-        for entry in entries[: cfg.shown]:
-            if isinstance(entry, str):
-                print(f"         {entry}")
-                continue
-            video, track, start, end = astuple(entry)
-            print(f"         {video[:16]} track {track}, frames {start} to {end - 1}")
-        if count > cfg.shown:
-            print(f"         … and {count - cfg.shown} more (shown={count} names all)")
+        print(f"{count:>9}  {name.replace('_', ' ')}")
 
 
-@command(app, DATASET)
+@command(app, DATASET, Door("shard_mb", "MB", "--shard-mb"))
 def compact(cfg: CompactConfig) -> None:
-    """Merge the small shards of many nights into few, with exactly the same clips, as a new version."""
+    """Merge small shards into few: a new version with exactly the same clips. `vacuum` deletes the old shards."""
     from infra.progress import Progress
-    from infra.storage import open_storage
     from pipeline.dataset.compact import compact_dataset
+    from pipeline.dataset.versions import require_dataset
     from pipeline.scratch import scratch_folder
 
+    storage = open_storage(cfg.dataset)
+    require_dataset(storage)  # or a bar is drawn for a folder that is none
     with Progress("compact", None, unit="shard") as progress:
-
-        def seen(done: int, of: int) -> None:
-            progress.total = of
-            progress.update(1)
-
         done = compact_dataset(
-            open_storage(cfg.dataset), scratch_folder(), shard_bytes=cfg.shard_mb * 1_000_000, on_group=seen
+            storage,
+            scratch_folder(),
+            shard_bytes=cfg.shard_mb * 1_000_000,
+            on_group=lambda made, due: progress.update(1, f"of {due}"),
         )
     what = f"new version {done.version}" if done.new else f"nothing to merge; still version {done.version}"
-    print(f"{cfg.dataset}: {what} ({done.before} shards before, {done.after} now)")
+    print(f"{cfg.dataset}: {what}, {done.before} → {done.after} shards")
 
 
-@command(app, DATASET, Door("grace_hours", "HOURS", "--grace-hours"), Door("keep", "N", "--keep"))
+@command(app, DATASET, Door("grace_hours", "H", "--grace-hours"), Door("keep", "N", "--keep"))
 def vacuum(
     cfg: VacuumConfig,
-    dry_run: Annotated[bool, typer.Option("--dry-run", metavar="", help="Only tell; nothing is deleted.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", metavar="", help="Tell what would go, and stop.")] = False,
 ) -> None:
-    """Delete what no version lists, once it is old enough; nothing that an interrupted ingest needs."""
-    from infra.storage import open_storage
+    """Delete what no version lists and no unfinished ingest needs."""
     from pipeline.dataset.vacuum import vacuum_dataset
 
-    done = vacuum_dataset(open_storage(cfg.dataset), grace_s=3600 * cfg.grace_hours, keep=cfg.keep, dry_run=dry_run)
+    done = vacuum_dataset(open_storage(cfg.dataset), grace_s=cfg.grace_hours * 3600, keep=cfg.keep, dry_run=dry_run)
     for key in done.keys:
         print(key)
-    dropped = f", and versions {', '.join(map(str, done.dropped))}" if done.dropped else ""
-    print(f"{len(done.keys)} objects of {done.bytes / 1e6:.1f} MB{dropped} {'would go' if dry_run else 'are gone'}")
+    verb = "would be" if dry_run else "were"
+    if done.dropped:
+        print(f"versions {', '.join(map(str, done.dropped))} {verb} dropped")
+    print(f"{len(done.keys)} objects, {done.bytes / 1e6:.1f} MB, {verb} deleted")
 
 
 @command(app, DATASET, Door("videos", "VIDEO…"))
 def remove(
     cfg: RemoveConfig,
     runs: Annotated[
-        list[str] | None, typer.Option("--runs", metavar="DIR", help="Folder below which runs lie; may be repeated.")
+        list[str] | None,
+        typer.Option("--runs", metavar="DIR", help="Folder of runs and features; may be repeated.", show_default=False),
     ] = None,
 ) -> None:
-    """Take videos out for good: shards, older versions, features and pictures; they never come back.
+    """Take videos out for good, with all that was made of them; no crawl brings them back (docs/takedown.md).
 
-    What networks have learnt cannot be taken out of them: weights that saw a video are named.
+    If it dies, the same command finishes it.
     """
-    from infra.storage import open_storage
+    from glob import glob
+
     from pipeline.dataset.remove import remove_videos
     from pipeline.scratch import scratch_folder
 
-    roots = [path for pattern in runs or cfg.runs for path in _folders(pattern, named=bool(runs))]
-    done = remove_videos(open_storage(cfg.dataset), cfg.videos, scratch_folder(), runs=roots)
-    what = f"new version {done.version}" if done.new else f"version {done.version} holds none of it"
-    print(f"{cfg.dataset}: {', '.join(done.names)} taken out, {done.clips} clips; {what}")
+    folders = [folder for pattern in runs or cfg.runs for folder in sorted(glob(pattern))]
+    done = remove_videos(open_storage(cfg.dataset), cfg.videos, scratch_folder(), runs=folders)
+    what = f"new version {done.version}" if done.new else f"version {done.version} stays"
+    print(f"{cfg.dataset}: {what}, {done.clips} clips are gone; the digests are in removed.json")
     if done.buried:
-        print(f"versions {', '.join(map(str, done.buried))} held it and cannot be read any more")
-    for title, entries in (
-        ("deleted", done.deleted),
-        ("has learnt from it", done.learnt),
-        ("still says its name", done.mentions),
-    ):
-        for entry in entries:
-            print(f"{title}: {entry}")
-
-
-def _folders(pattern: str, *, named: bool) -> list[Path]:
-    """The folders that a path or pattern means; a default that is not there is left out, a named one is an error."""
-    path = Path(pattern)
-    found = sorted(Path().glob(pattern)) if "*" in pattern and not path.is_absolute() else [path]
-    folders = [each for each in found if each.is_dir()]
-    if named and not folders:
-        raise ConfigError(f"--runs {pattern} is no folder; name the folder below which the run folders lie")
-    return folders
+        print(f"removed with it: versions {', '.join(map(str, done.buried))}")
+    for path in done.deleted:
+        print(f"deleted {path}")
+    for path in done.learnt:
+        print(f"learnt from it, and cannot unlearn it: {path}")
+    for path in done.mentions:
+        print(f"still says its name: {path}")

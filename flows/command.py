@@ -30,14 +30,14 @@ class Door:
     """A setting with a name of its own on the command line.
 
     ``key`` is the dotted setting; help text, choices and default are read from its field. ``metavar`` stands for the
-    value in help. Without ``flag`` it is an argument, taking many values where the setting is a tuple. What is not
-    ``required`` may stay empty.
+    value in help. Without ``flag`` it is an argument of the command, taking all that follow where it is a tuple.
     """
 
     key: str
     metavar: str
     flag: str = ""
-    required: bool = True
+    needed: bool = True
+    """Whether an empty value is refused before ``run`` is called; where False, ``run`` looks itself."""
 
     @property
     def parameter(self) -> str:
@@ -53,36 +53,37 @@ def command(app: typer.Typer, *doors: Door, recipe: Path | None = None) -> Calla
 
     Args:
         app: the group that the command joins, under the name of ``run``.
-        doors: arguments and options; of the arguments only the last may take many values.
+        doors: arguments, in their order, and options; only the last argument may be a tuple.
         recipe: config file that is read where none is named.
     """
 
     def add(run: Run) -> Run:
         cls: type[BaseConfig] = get_type_hints(run)["cfg"]
-        argument = [door for door in doors if not door.flag]
+        arguments_taken = [door for door in doors if not door.flag]
         options = [door for door in doors if door.flag]
 
         def entry(arguments: list[str] | None, config: Path | None, print_config: bool, **more: Any) -> None:
             places, overrides = split_overrides(arguments or [])
             given = {door.key: value for door in options if (value := more.pop(door.parameter)) is not None}
-            given |= _filled(cls, argument, places)
+            given |= _filled(cls, arguments_taken, places)
             cfg = load_config(cls, config or recipe, overrides, given)
             if print_config:
                 typer.echo(dump_config(cfg), nl=False)
                 return
             for door in doors:
-                _check_filled(cfg, door)
+                if door.needed:
+                    check_filled(cfg, door)
             run(cfg, **more)
 
         own = list(inspect.signature(run, eval_str=True).parameters.values())[1:]
         parameters = [
-            _parameter("arguments", list[str] | None, _arguments(argument)),
+            _parameter("arguments", list[str] | None, _arguments(arguments_taken)),
             *(_parameter(door.parameter, str | None, _option(cls, door)) for door in options),
             *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own),
             _parameter("config", Path | None, _config_option(recipe)),
             _parameter("print_config", bool, PRINT, False),
         ]
-        entry.__name__, entry.__doc__ = run.__name__, _help(run, cls, argument)
+        entry.__name__, entry.__doc__ = run.__name__, _help(run, cls, arguments_taken)
         entry.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         entry.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         app.command(cls=_Command)(entry)
@@ -161,29 +162,24 @@ def _field(cls: type[BaseConfig], key: str) -> FieldInfo:
     return cls.model_fields[leaf]
 
 
-def _filled(cls: type[BaseConfig], doors: Sequence[Door], places: list[str]) -> dict[str, Any]:
-    """Give each argument its place, the last one all that are left where it takes many."""
+def _filled(cls: type[BaseConfig], doors: Sequence[Door], places: Sequence[str]) -> dict[str, Any]:
     if places and not doors:
         raise ConfigError(f"'{places[0]}' is not of the form key=value, and no other argument is taken")
     given: dict[str, Any] = {}
-    left = list(places)
-    for door in doors:
-        if not left:
-            break
+    for number, door in enumerate(doors[: len(places)]):
         if get_origin(_field(cls, door.key).annotation) is tuple:
-            given[door.key], left = left, []
-        else:
-            given[door.key] = left.pop(0)
-    if left:
-        wanted = " ".join(door.metavar for door in doors)
-        one = "one " if len(doors) == 1 else ""
-        raise ConfigError(f"{one}{wanted} is taken and {len(places)} are given: {', '.join(places)}")
+            return given | {door.key: list(places[number:])}
+        given[door.key] = places[number]
+    if len(places) > len(doors):
+        names = f"one {doors[0].metavar} is" if len(doors) == 1 else f"{' '.join(d.metavar for d in doors)} are"
+        raise ConfigError(f"{names} taken and {len(places)} are given: {', '.join(places)}")
     return given
 
 
-def _check_filled(cfg: BaseConfig, door: Door) -> None:
+def check_filled(cfg: BaseConfig, door: Door) -> None:
+    """Raise ConfigError while the setting behind a door is empty."""
     value: Any = cfg
     for name in door.key.split("."):
         value = getattr(value, name)
-    if door.required and (value in ("", ()) or (value is None and not door.flag)):
+    if value in ("", ()):
         raise ConfigError(f"{door.flag or door.metavar} is missing: give it, or set '{door.key}' in a config file")

@@ -7,54 +7,13 @@ from pydantic import Field
 from infra.config import BaseConfig
 
 
-class StoreConfig(BaseConfig):
-    """Settings of ``marlin dataset versions``."""
+class DatasetConfig(BaseConfig):
+    """Settings of ``marlin dataset show`` and ``verify``."""
 
     dataset: str = ""
     """Folder or s3://bucket/prefix of the dataset."""
-
-
-class DatasetConfig(StoreConfig):
-    """Settings of ``marlin dataset show`` and ``verify``."""
-
     version: int | None = Field(default=None, ge=1)
     """Dataset version; the newest by default."""
-
-
-class DiffConfig(StoreConfig):
-    """Settings of ``marlin dataset diff``."""
-
-    before: int | None = Field(default=None, ge=1)
-    """The version that is compared with."""
-    after: int | None = Field(default=None, ge=1)
-    """The version that is looked at."""
-    shown: int = Field(default=20, ge=0)
-    """Clips and videos that are named of each kind, at most."""
-
-
-class CompactConfig(StoreConfig):
-    """Settings of ``marlin dataset compact``."""
-
-    shard_mb: int = Field(default=256, ge=1)
-    """Target size of a shard in MB (10^6 bytes)."""
-
-
-class VacuumConfig(StoreConfig):
-    """Settings of ``marlin dataset vacuum``."""
-
-    grace_hours: float = Field(default=24.0, ge=0)
-    """Hours that an object which no version lists stays: a reader or writer elsewhere may be about to need it."""
-    keep: int | None = Field(default=None, ge=1)
-    """Newest versions that stay readable; all by default."""
-
-
-class RemoveConfig(StoreConfig):
-    """Settings of ``marlin dataset remove``."""
-
-    videos: tuple[str, ...] = ()
-    """Names in the dataset, paths or addresses they were taken from, local files, or 8 or more digits of a sha256."""
-    runs: tuple[str, ...] = ("runs", "work/*")
-    """Folders (or patterns of folders) below which runs, features and pictures lie."""
 
 
 class ReportConfig(DatasetConfig):
@@ -64,3 +23,52 @@ class ReportConfig(DatasetConfig):
     """The page to write."""
     max_faces: int = Field(default=24, ge=0, le=1000)
     """Tracks on the contact sheet, at most."""
+
+
+class VersionsConfig(BaseConfig):
+    """Settings of ``marlin dataset versions``."""
+
+    dataset: str = ""
+    """Folder or s3://bucket/prefix of the dataset."""
+
+
+class DiffConfig(BaseConfig):
+    """Settings of ``marlin dataset diff``."""
+
+    dataset: str = ""
+    """Folder or s3://bucket/prefix of the dataset."""
+    before: int | None = Field(default=None, ge=1)
+    """The version that is compared with; the parent of B by default."""
+    after: int | None = Field(default=None, ge=1)
+    """The version that is compared; the newest by default."""
+
+
+class CompactConfig(BaseConfig):
+    """Settings of ``marlin dataset compact``."""
+
+    dataset: str = ""
+    """Folder or s3://bucket/prefix of the dataset."""
+    shard_mb: int = Field(default=256, ge=1)
+    """Target size of a shard in MB (10^6 bytes); shards of less than half of it are merged."""
+
+
+class VacuumConfig(BaseConfig):
+    """Settings of ``marlin dataset vacuum``."""
+
+    dataset: str = ""
+    """Folder or s3://bucket/prefix of the dataset."""
+    grace_hours: float = Field(default=24.0, ge=0)
+    """Age, in hours, below which nothing is deleted: another writer of a bucket may be about to list it."""
+    keep: int | None = Field(default=None, ge=1)
+    """Newest versions that stay readable, older ones are dropped first; all stay by default."""
+
+
+class RemoveConfig(BaseConfig):
+    """Settings of ``marlin dataset remove``."""
+
+    dataset: str = ""
+    """Folder or s3://bucket/prefix of the dataset."""
+    videos: tuple[str, ...] = ()
+    """Videos: a name in the dataset, the path it was taken from, a file with its bytes, or 8 digits of its digest."""
+    runs: tuple[str, ...] = ("runs", "work/*")
+    """Folders (globs) below which runs, features and pictures made of the dataset are looked for."""

@@ -117,15 +117,14 @@ class DatasetReader:
         return self._entries[unit]
 
     def _manifest(self, unit: str) -> tuple[pa.Table, np.ndarray]:
-        """The table and its byte ranges, int64 (rows, 2); the newest few are kept. Threads may ask together."""
-        found = self._manifests.get(unit)
-        if found is None:
+        """The table and its byte ranges, int64 (rows, 2); the newest few are kept."""
+        if unit not in self._manifests:
             table = self._table(manifest_key(unit), self._entry(unit).manifest_sha256, MANIFEST_COLUMNS)
             spans = np.stack([table["offset"].to_numpy(), table["size"].to_numpy()], axis=1)
-            found = self._manifests[unit] = (table, spans)
+            self._manifests[unit] = (table, spans)
             if len(self._manifests) > CACHED_MANIFESTS:
                 self._manifests.popitem(last=False)
-        return found
+        return self._manifests[unit]
 
     def _table(self, key: str, sha256: str, columns: pa.Schema) -> pa.Table:
         """Read a table of which the version lists the digest."""

@@ -26,7 +26,8 @@ from tests.support.clip_dataset import write_clip_dataset
 
 ROOT = Path(__file__).resolve().parents[3]
 ISSUED = {
-    "samples", "ingest", "dataset show", "dataset verify", "dataset report", "pretrain", "adapt", "extract",
+    "samples", "ingest", "dataset show", "dataset verify", "dataset report", "dataset versions", "dataset diff",
+    "dataset compact", "dataset vacuum", "dataset remove", "pretrain", "adapt", "extract",
     "reconstruct", "export", "demo",
 }  # fmt: skip
 """The commands that people and flows were promised."""
@@ -125,7 +126,7 @@ def test_a_name_that_is_no_utf8_is_one_sentence_too(marlin, weights):
         ("extract --weightz x", "--weights"),
         ("extract --weights", "requires an argument"),
         ("samples", "DIR is missing"),
-        ("ingest", "no source is given"),
+        ("ingest", "SOURCE… is missing"),
         ("dataset show", "DATASET is missing"),
         ("dataset verify", "DATASET is missing"),
         ("dataset report", "DATASET is missing"),
