@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from flows.command import Door, command
+from infra.storage import open_storage
 from pipeline.dataset.config import (
     CompactConfig,
     DatasetConfig,
