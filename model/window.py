@@ -29,9 +29,10 @@ def plan_windows(
     span = frames * sample_rate
     if length > span:
         starts = list(range(0, length - span, stride * sample_rate))
-        if keep_tail and starts[-1] + span < length:
-            starts.append(length - span)
-        return [list(range(start, start + span, sample_rate)) for start in starts]
+        last = length - 1 - (frames - 1) * sample_rate
+        if keep_tail and starts[-1] < last:
+            starts.append(last)
+        return [[start + i * sample_rate for i in range(frames)] for start in starts]
     if length > frames:
         plain = [list(range(frames))]
         # a tail of consecutive frames, like the window before it
