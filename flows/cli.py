@@ -23,6 +23,7 @@ from model.reconstruct_config import ReconstructConfig
 from model.train_config import PretrainConfig
 from pipeline.config import IngestConfig
 from pipeline.dataset.config import DatasetConfig, ReportConfig
+from pipeline.rows import RejectReason
 from pipeline.samples import SamplesConfig
 
 app = typer.Typer(
@@ -55,16 +56,30 @@ def samples(cfg: SamplesConfig) -> None:
 
 
 @command(app, Door("sources", "SOURCE…"), Door("out", "DATASET", "--out"))
-def ingest(cfg: IngestConfig) -> None:
+def ingest(
+    cfg: IngestConfig,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", metavar="", help="Say what would be done; nothing is written or fetched.")
+    ] = False,
+    retry: Annotated[
+        list[RejectReason] | None,
+        typer.Option("--retry", metavar="REASON", help="Treat videos rejected for this reason again; repeatable."),
+    ] = None,
+) -> None:
     """Turn face videos into a new version of a dataset. What is in it already is not done again.
 
     A video that gives no clip is reported with its reason and is no failure.
     """
     from infra.run import RunContext
+    from pipeline.dry_run import plan_ingest
     from pipeline.ingest import ingest as run_ingest
 
+    if dry_run:
+        for line in plan_ingest(cfg, retry=retry or ()).lines():
+            print(line)
+        return
     with RunContext.create("ingest", cfg) as run:
-        done = run_ingest(cfg, run)
+        done = run_ingest(cfg, run, retry=retry or ())
     rejected = ", ".join(f"{count} {reason}" for reason, count in done.rejects.items())
     what = "new version" if done.new else "nothing new; still version"
     print(f"{done.dataset}: {what} {done.version}")
