@@ -140,6 +140,7 @@ def test_a_name_that_is_no_utf8_is_one_sentence_too(marlin, weights):
         ("export --weights x", "OUT is missing"),
         ("export o.pt", "--weights is missing"),
         ("ingest absent --out d", "source absent does not exist"),
+        ("ingest . --retry boredom", "'boredom' is not one of 'empty', 'unreadable'"),
         ("ingest . track.margin=wide", "'track.margin': Input should be a valid number"),
         ("ingest . track.marginn=2", "did you mean 'margin'?"),
         ("ingest . faces.kind=facexlib faces.weightz=x", "unknown setting 'faces.weightz'; did you mean 'weights'?"),
@@ -315,3 +316,16 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(marlin, tmp_path):
+    """Catches options that the command does not pass on, an address's query taken for a setting, files left behind."""
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_bytes(b"x" * 1000)
+    before = sorted(tmp_path.rglob("*"))
+    said = marlin("ingest", "videos", "https://h.example/b.mp4?token=secret", "--out", "d", "--dry-run",
+                  "--retry", "no_face", "--retry", "timeout")  # fmt: skip
+    assert said.code == 0, said.err
+    assert "2 videos listed: 0 known, 0 taken down, 2 to do (1 https, 1 local)" in said.out
+    assert "secret" not in said.out + said.err
+    assert sorted(tmp_path.rglob("*")) == before
