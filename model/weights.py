@@ -167,9 +167,12 @@ def _read(file: Path) -> tuple[dict[str, str], State]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             tree = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise WeightsError(f"{file} holds more than tensors and is refused, since loading it could run code") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{file} is not a readable weight file ({' '.join(str(error).split())[:120]})") from error
+        raise WeightsError(
+            f"{file} is damaged or holds more than tensors; it is refused, since loading it could run code"
+        ) from error
+    except Exception as error:  # what unpickling garbage raises has no bounds: IndexError, struct.error, …
+        said = " ".join(str(error).split())[:120] or type(error).__name__
+        raise WeightsError(f"{file} is not a readable weight file ({said})") from error
     for key in ("state_dict", "model"):
         if isinstance(tree, dict) and isinstance(tree.get(key), dict):
             tree = tree[key]

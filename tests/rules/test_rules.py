@@ -13,7 +13,7 @@ from infra.config import BaseConfig, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("infra", "pipeline", "model", "flows")
-SPEAKS_TO_PEOPLE = "flows/cli.py"
+SPEAKS_TO_PEOPLE = ("flows/cli.py", "flows/cli_dataset.py")
 RECIPES: dict[str, type[BaseConfig]] = {"demo.yaml": EndToEndConfig}
 """Which config reads which file of infra/configs."""
 SOURCES = sorted(path.relative_to(ROOT).as_posix() for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
@@ -28,7 +28,7 @@ def test_every_recipe_loads_as_its_config(path: Path) -> None:
     load_config(RECIPES[path.name], path)
 
 
-@pytest.mark.parametrize("source", [source for source in SOURCES if source != SPEAKS_TO_PEOPLE])
+@pytest.mark.parametrize("source", [source for source in SOURCES if source not in SPEAKS_TO_PEOPLE])
 def test_library_code_does_not_print(source: str) -> None:
     """Ranks and Ray workers that print interleave with the command's own output, which scripts read."""
     calls = (node for node in ast.walk(_tree(source)) if isinstance(node, ast.Call))

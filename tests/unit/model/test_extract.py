@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,19 +39,20 @@ def write_video(path: Path, frames: int, seed: int = 3) -> Path:
     return path
 
 
-def settings(weights: Path, tmp_path: Path, **others) -> ExtractConfig:
-    return ExtractConfig(weights=str(weights), out=str(tmp_path / "out"), device="cpu", **others)
+def settings(weights: Path, tmp_path: Path, videos: Sequence[str | Path] = (), **others) -> ExtractConfig:
+    named = tuple(map(str, videos))
+    return ExtractConfig(videos=named, weights=str(weights), out=str(tmp_path / "out"), device="cpu", **others)
 
 
 def test_rows_are_the_library_s_and_their_places_are_right(weights, tmp_path):
     """Catches rows in the order in which windows end, batches that mix them up, and spans of other frames."""
     video = write_video(tmp_path / "face.mp4", 150)
-    done = extract([video], settings(weights, tmp_path, crop="none", batch=2))[0]
+    done = extract(settings(weights, tmp_path, videos=[video], crop="none", batch=2))[0]
     features = np.load(done.features)
     wanted = Marlin(load_weights(weights)).extract_video(video, keep_tail=True)
     np.testing.assert_allclose(features, wanted.numpy(), atol=1e-5)
     spans = [(w.start_frame, w.end_frame, w.track) for w in done.windows]
-    assert spans == [(0, 31, None), (32, 63, None), (64, 95, None), (96, 127, None), (118, 149, None)]
+    assert spans == [(0, 31, None), (32, 63, None), (64, 95, None), (96, 127, None), (119, 150, None)]
     record = json.loads(done.spans.read_text())
     assert [w["start_s"] for w in record["windows"]] == pytest.approx([w[0] / 25 for w in spans])
     assert record["weights"]["sha256"] == load_weights(weights).digest
@@ -59,7 +61,7 @@ def test_rows_are_the_library_s_and_their_places_are_right(weights, tmp_path):
 
 def test_a_video_of_224_pixels_is_taken_as_a_face_crop_without_being_asked(weights, tmp_path):
     """Catches a second crop around a face that fills the frame."""
-    done = extract([write_video(tmp_path / "face.mp4", 40)], settings(weights, tmp_path, keep_tail=False))[0]
+    done = extract(settings(weights, tmp_path, videos=[write_video(tmp_path / "face.mp4", 40)], keep_tail=False))[0]
     assert (done.crop, len(done.windows)) == ("none", 1)
 
 
@@ -69,7 +71,7 @@ def test_a_video_that_cannot_be_used_is_a_result_and_the_next_one_is_done(weight
     broken.write_bytes(b"no video")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "broken.npy").write_bytes(b"old")
-    first, second = extract([broken, write_video(tmp_path / "face.mp4", 40)], settings(weights, tmp_path))
+    first, second = extract(settings(weights, tmp_path, videos=[broken, write_video(tmp_path / "face.mp4", 40)]))
     assert (first.features, first.reject, first.windows) == (None, "not_video", ())
     assert json.loads(first.spans.read_text())["reject"] == "not_video"
     assert not (tmp_path / "out" / "broken.npy").exists()
@@ -79,12 +81,14 @@ def test_a_video_that_cannot_be_used_is_a_result_and_the_next_one_is_done(weight
 def test_videos_of_one_name_do_not_overwrite_each_other(weights, tmp_path):
     """Catches the second `a.mp4` in the place of the first, in one call and in two; upper and lower case are alike."""
     one, other = write_video(tmp_path / "1" / "a.mp4", 20, seed=1), write_video(tmp_path / "2" / "A.mp4", 20, seed=2)
-    together = extract([one, other], settings(weights, tmp_path))
+    together = extract(settings(weights, tmp_path, videos=[one, other]))
     assert len({done.features.name.casefold() for done in together}) == 2
     assert all("-" in done.features.stem for done in together)
     cfg = ExtractConfig(weights=str(weights), out=str(tmp_path / "apart"), device="cpu")
     shutil.move(other, tmp_path / "2" / "a.mp4")
-    first, second, again = (extract([path], cfg)[0] for path in (one, tmp_path / "2" / "a.mp4", one))
+    first, second, again = (
+        extract(cfg.model_copy(update={"videos": (str(path),)}))[0] for path in (one, tmp_path / "2" / "a.mp4", one)
+    )
     assert first.features.name == again.features.name == "a.npy"
     assert second.features.name.startswith("a-")
 
@@ -95,16 +99,16 @@ def test_videos_of_one_name_do_not_overwrite_each_other(weights, tmp_path):
 def test_wrong_use_is_one_sentence_before_anything_is_written(weights, tmp_path, videos, sentence):
     """Catches a folder of results that is half done when a name turns out to be wrong."""
     with pytest.raises(ConfigError, match=sentence):
-        extract(videos, settings(weights, tmp_path))
+        extract(settings(weights, tmp_path, videos=videos))
     assert not (tmp_path / "out").exists()
 
 
 def test_faces_are_followed_and_each_row_names_its_track(weights, tmp_path, sample_videos):
     """Catches whole frames in place of faces, and rows without a track."""
     video = next(sample_videos.glob("*single_face*.mp4"))
-    done = extract([video], settings(weights, tmp_path))[0]
+    done = extract(settings(weights, tmp_path, videos=[video]))[0]
     assert done.crop == "face"
     assert {window.track for window in done.windows} == {0}
     assert len(np.load(done.features)) == len(done.windows) > 1
-    rejected = extract([sample_videos / "no_face.mp4"], settings(weights, tmp_path))[0]
+    rejected = extract(settings(weights, tmp_path, videos=[sample_videos / "no_face.mp4"]))[0]
     assert rejected.reject == "no_face"
