@@ -24,6 +24,7 @@ from model.reconstruct import (
     reconstruct_clip,
     score_reconstruction,
 )
+from model.reconstruct_config import ReconstructConfig
 from model.weights import save_weights
 from pipeline.config import ClipConfig
 from pipeline.media.decode import read_frames
@@ -98,10 +99,14 @@ def weights(tmp_path) -> Path:
     return tmp_path / "w.safetensors"
 
 
+def settings(video: Path, weights: Path, out: Path, **others: int) -> ReconstructConfig:
+    return ReconstructConfig(video=str(video), weights=str(weights), out=str(out), **others)
+
+
 def test_the_command_draws_the_faces_of_a_video(weights, tmp_path, sample_videos):
     """Catches clips of the whole frame, and an output folder that must exist."""
     video = next(sample_videos.glob("*single_face*.mp4"))
-    path = reconstruct(video, weights, tmp_path / "new" / "out.png", clips=2)
+    path = reconstruct(settings(video, weights, tmp_path / "new" / "out.png", clips=2))
     assert cv2.imread(str(path)).shape == (3 * 112, 8 * 112, 3)  # it holds one clip that is long enough
 
 
@@ -110,6 +115,6 @@ def test_a_video_without_a_long_enough_face_says_so(weights, tmp_path, sample_vi
     frames = read_frames(str(next(sample_videos.glob("*single_face*.mp4"))), range(20))
     (tmp_path / "short.mp4").write_bytes(encode_clip(frames, 25.0, ClipConfig()))
     with pytest.raises(MediaError, match="no face for 31 frames"):
-        reconstruct(tmp_path / "short.mp4", weights, tmp_path / "out.png")
+        reconstruct(settings(tmp_path / "short.mp4", weights, tmp_path / "out.png"))
     with pytest.raises(ConfigError, match="is not there"):
-        reconstruct(tmp_path / "absent.mp4", weights, tmp_path / "out.png")
+        reconstruct(settings(tmp_path / "absent.mp4", weights, tmp_path / "out.png"))
