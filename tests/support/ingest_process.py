@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from infra.storage import open_storage
+
 ROOT = Path(__file__).resolve().parents[2]
 INGEST = """
 import json, sys
@@ -55,9 +57,6 @@ class Driver:
 
 
 def shards(out: Path) -> dict[str, bytes]:
-    """The bytes that training reads."""
-    return {
-        str(path.relative_to(out)): path.read_bytes()
-        for folder in ("shards", "manifests")
-        for path in sorted((out / folder).iterdir())
-    }
+    """The bytes that training reads; the temporary name of a writer that was killed is not among them."""
+    store = open_storage(str(out))
+    return {key: store.read(key) for folder in ("shards/", "manifests/") for key in store.list(folder)}
