@@ -12,6 +12,8 @@ from pipeline.config import ClipConfig
 
 TIME_BASE_LIMIT = 1001 * 240
 """Largest denominator of a stored frame rate: 24000/1001 and all its kin are exact."""
+LEAST_FPS = 1.0
+"""Slower clips are stored at this rate, since a frame an hour overflows mp4's clock; the metadata has the true one."""
 
 
 def encode_clip(frames_FHWC: np.ndarray, fps: float, cfg: ClipConfig) -> bytes:
@@ -32,7 +34,7 @@ def encode_clip(frames_FHWC: np.ndarray, fps: float, cfg: ClipConfig) -> bytes:
     _, height, width, _ = frames_FHWC.shape
     file = io.BytesIO()
     with av.open(file, mode="w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(TIME_BASE_LIMIT))
+        stream = container.add_stream("libx264", rate=Fraction(max(fps, LEAST_FPS)).limit_denominator(TIME_BASE_LIMIT))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1
         stream.options = {

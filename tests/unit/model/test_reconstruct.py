@@ -114,7 +114,7 @@ def test_a_video_without_a_long_enough_face_says_so(weights, tmp_path, sample_vi
     """Catches a window that reaches past the end of a short clip."""
     frames = read_frames(str(next(sample_videos.glob("*single_face*.mp4"))), range(20))
     (tmp_path / "short.mp4").write_bytes(encode_clip(frames, 25.0, ClipConfig()))
-    with pytest.raises(MediaError, match="no face for 31 frames"):
+    with pytest.raises(MediaError, match="no face stays in sight for 31 frames"):
         reconstruct(settings(tmp_path / "short.mp4", weights, tmp_path / "out.png"))
     with pytest.raises(ConfigError, match="is not there"):
         reconstruct(settings(tmp_path / "absent.mp4", weights, tmp_path / "out.png"))

@@ -77,6 +77,12 @@ def test_usual_frame_rates_are_stored_exactly(noise, rate):
         assert file.streams.video[0].average_rate == rate
 
 
+@pytest.mark.parametrize("rate", [1 / 3600, 0.64])
+def test_a_frame_an_hour_comes_back(noise, rate):
+    """Bug caught: a clock that overflows, so that a stored clip cannot be read again."""
+    assert len(decode_clip(encode_clip(noise[:20], rate, ClipConfig()))) == 20
+
+
 def test_a_clip_of_one_frame_survives(noise):
     assert psnr(decode_clip(encode_clip(noise[:1], 25, ClipConfig())), noise[:1]) > 30
 
