@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,33 +11,11 @@ from infra.errors import ConfigError, StorageError
 from infra.storage import Storage, open_storage
 
 
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "folder":
         return open_storage(str(tmp_path / "store"))
-    monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("s3_server"))
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    import boto3
-
-    bucket = f"b{uuid.uuid4().hex[:12]}"
-    boto3.client("s3").create_bucket(Bucket=bucket)
-    return open_storage(f"s3://{bucket}/some/prefix")
+    return open_storage(f"s3://{request.getfixturevalue('bucket')}/some/prefix")
 
 
 def test_what_is_written_is_read_whole_and_by_range(store: Storage) -> None:

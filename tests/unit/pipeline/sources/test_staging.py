@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -238,24 +237,6 @@ def test_a_store_that_refuses_ends_the_staging_and_is_no_reject(night: Night, se
     (Path(night.storage.uri) / "staged").write_bytes(b"a file where a folder is needed, as on a full disk")
     with pytest.raises(StorageError, match="cannot"):
         night(_listed(server, "/a"))
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(f"AWS_{name}", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    name = f"b{uuid.uuid4().hex[:12]}"
-    boto3.client("s3").create_bucket(Bucket=name)
-    yield name
-    server.stop()
 
 
 def test_objects_are_fetched_once_resumed_and_again_only_when_their_etag_changes(
