@@ -23,6 +23,8 @@ from scipy.ndimage import median_filter
 from benchmarks.plain_loop import PlainLoop
 from infra.fetch import file_digest
 from pipeline.config import FacexlibFaces, IngestConfig, TrackConfig
+from pipeline.dataset.tar import TarReader
+from pipeline.dataset.work import OUTCOME
 from pipeline.faces.backend import build_detector
 from pipeline.faces.boxes import iou_matrix
 from pipeline.faces.facexlib_weights import FILES
@@ -59,7 +61,7 @@ def main() -> int:
         print(f"no videos under {chosen.videos}; name a folder with --videos", file=sys.stderr)
         return 2
     _one_thread()
-    cfg = _config(chosen.weights)
+    cfg = ingest_config(chosen.weights)
     print(f"{os.cpu_count()} cores; 1 thread a side; {len(videos)} videos; torch {torch.__version__}")
     failed = []
     if chosen.part != "workers":
@@ -92,7 +94,7 @@ def _compare(videos: list[Path], cfg: IngestConfig, weights: Path, *, with_plain
                 plain_faces = plain(video, Path(folder), clock)
                 plain_seconds = clock.seconds
                 _add(theirs, plain_seconds)
-                each = _agreement(plain_faces, _our_tracks(video, cfg), cfg.track)
+                each = _agreement(plain_faces, our_tracks(video, cfg), cfg.track)
                 ious += [iou for track in each for iou in track]
                 compared += len(each)
                 lost += sum(np.mean(track) < LOST_IOU for track in each)
@@ -132,7 +134,7 @@ def _request(video: Path, folder: Path) -> Extract:
     return Extract(source, str(video), folder / f"{source.digest[:16]}.clips.tar")
 
 
-def _our_tracks(video: Path, cfg: IngestConfig) -> list[FaceTrack]:
+def our_tracks(video: Path, cfg: IngestConfig) -> list[FaceTrack]:
     """Detect and link once more, outside of all times: clips keep the smooth squares, not the detected boxes."""
     detector = build_detector(cfg.faces)
     scan = scan_faces(VideoFrames(str(video)).iter_chunks(32), detector, cfg.track, hold_bytes=0, clock=StageClock())
@@ -162,6 +164,9 @@ def _regions(cfg: IngestConfig, folder: Path) -> tuple[float, int]:
     """Parse every clip that was made; return (seconds, region maps)."""
     worker, seconds, maps = RegionWorker(cfg), 0.0, 0
     for tar in sorted(folder.glob("*.clips.tar")):
+        with TarReader(tar) as clips:
+            if OUTCOME not in clips.names:  # a reject leaves no whole tar
+                continue
         outcome = worker(Parse(tar, folder / "regions.tar"))
         seconds += outcome.seconds["parse"]
         maps += -(-outcome.detected // 4)
@@ -201,7 +206,8 @@ def _work(videos: list[Path], cfg: IngestConfig, barrier, times) -> None:
         times.put(time.perf_counter() - start)
 
 
-def _config(weights: Path) -> IngestConfig:
+def ingest_config(weights: Path) -> IngestConfig:
+    """Everything as it stands in the config, but for the weights that both sides share."""
     faces = FacexlibFaces(detector="retinaface_mobile0.25", parser="landmarks", weights=(str(weights),), device="cpu")
     return IngestConfig(faces=faces)
 
