@@ -39,8 +39,9 @@ class FacexlibFaces(BaseConfig):
     """Region parser; ``landmarks`` uses dlib's 68 points, as the embedded back-end does."""
     weights: tuple[str, ...] = ()
     """Folders, s3:// or http(s):// bases to take the weights from, tried in order before facexlib's own address."""
-    detect_long_side: int = Field(default=640, ge=64, le=4096)
-    """Long side, in pixels, of the frame that the detector sees."""
+    detect_long_side: int = Field(default=960, ge=64, le=4096)
+    """Long side, in pixels, of the frame that the detector sees. At 640 a face of 128 of 1280 pixels that shows for one
+    second and scores 0.85 at full size falls to 0.5 and is lost; at 960 it stays (benchmarks/ingest_speed.py)."""
     score_threshold: float = Field(default=0.8, gt=0, lt=1)
     """Least score of a detection."""
     labelled_boxes: bool = False
@@ -57,9 +58,9 @@ class TrackConfig(BaseConfig):
 
     key_frame_stride: int = Field(default=16, ge=1, le=64)
     """Detect on every n-th frame (and at shot boundaries); boxes between are interpolated."""
-    fine_stride: int = Field(default=4, ge=1, le=64)
+    fine_stride: int = Field(default=8, ge=1, le=64)
     """Between two such frames detect on every n-th as well, by halving, where faces move, come or go."""
-    still_iou: float = Field(default=0.85, gt=0, le=1)
+    still_iou: float = Field(default=0.8, gt=0, le=1)
     """Faces move where a box on one key frame and on the next have a smaller IoU."""
     link_iou: float = Field(default=0.3, gt=0, lt=1)
     """Least IoU between neighbouring key frames of one track."""

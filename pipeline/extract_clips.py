@@ -117,6 +117,7 @@ class ClipExtractor:
             for clip in self._crop(clock.over("decode", chunks), tracks, clock):
                 with clock("quality"):
                     crops_FHWC = np.stack(clip.crops)
+                    clip.crops.clear()
                     is_copy = seen.is_copy(crops_FHWC)
                 if is_copy:
                     outcome = replace(outcome, duplicates=outcome.duplicates + 1)

@@ -56,3 +56,27 @@ def test_a_frame_without_a_face_and_an_empty_batch(detector, sample_videos):
     (found,) = detector.detect(read_frames(str(sample_videos / "no_face.mp4"), [50]))
     assert found.boxes_N4.shape == (0, 4)
     assert detector.detect(np.zeros((0, 64, 64, 3), np.uint8)) == []
+
+
+def test_folded_norms_change_nothing(detector, shared_weights):
+    """Bug caught: a norm folded into the wrong convolution, or one left behind (resnet50 has other places)."""
+    from facexlib.detection.retinaface import RetinaFace
+    from torch import nn
+
+    from pipeline.faces.facexlib_weights import FILES, load_weights
+    from pipeline.faces.retinaface import fold_norms
+
+    for name in ("mobile0.25", "resnet50"):
+        torch.manual_seed(0)
+        net = RetinaFace(network_name=name, device="cpu")
+        if name == "mobile0.25":
+            load_weights(net, shared_weights / FILES["retinaface_mobile0.25"].name)
+        net.eval()
+        images = torch.randint(-120, 130, (1, 3, 96, 128)).float()
+        with torch.inference_mode():
+            before = net(images)
+            fold_norms(net)
+            after = net(images)
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+        for one, other in zip(before, after, strict=True):
+            assert (one - other).abs().max() <= 1e-4 * max(1.0, float(one.abs().max()))

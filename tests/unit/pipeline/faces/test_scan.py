@@ -5,7 +5,7 @@ from pipeline.config import TrackConfig
 from pipeline.faces.scan import scan_faces
 from pipeline.media.clock import StageClock
 
-CFG = TrackConfig(shot_threshold=0.12)
+CFG = TrackConfig(shot_threshold=0.12, key_frame_stride=16, fine_stride=4, still_iou=0.85)
 
 
 def scan(frames, detector, chunk, hold_bytes=1 << 30):

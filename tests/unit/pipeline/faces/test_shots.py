@@ -35,3 +35,10 @@ def test_real_motion_is_no_cut_and_a_change_of_scene_is(sample_videos):
 
 def test_tiny_frames_have_thumbnails_too():
     assert thumbnails(np.zeros((2, 2, 2, 3), np.uint8)).shape == (2, 18, 32)
+
+
+def test_two_real_videos_joined_are_two_shots(shared_videos):
+    """Bug caught: one track through a change of scene whose faces stand at the same place."""
+    one = read_frames(str(shared_videos / "cropped01.mp4"), range(40))
+    other = read_frames(str(shared_videos / "video03.mp4"), range(40))[:, 60:284, 80:304]
+    assert ShotDetector(THRESHOLD).cuts(np.concatenate([one, other]), 0) == [40]
