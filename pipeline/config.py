@@ -60,7 +60,7 @@ class TrackConfig(BaseConfig):
     """Detect on every n-th frame (and at shot boundaries); boxes between are interpolated."""
     fine_stride: int = Field(default=8, ge=1, le=64)
     """Between two such frames detect on every n-th as well, by halving, where faces move, come or go."""
-    still_iou: float = Field(default=0.8, gt=0, le=1)
+    still_iou: float = Field(default=0.7, gt=0, le=1)
     """Faces move where a box on one key frame and on the next have a smaller IoU."""
     link_iou: float = Field(default=0.3, gt=0, lt=1)
     """Least IoU between neighbouring key frames of one track."""

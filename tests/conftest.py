@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -9,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from infra.log import PACKAGES
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def untouched_logging() -> None:
+    """Begin each test with our loggers as pytest expects them: an entry point that ran before has configured them."""
+    for name in PACKAGES:
+        logger = logging.getLogger(name)
+        logger.handlers[:], logger.propagate = [], True
+        logger.setLevel(logging.NOTSET)
 
 
 def _shared(name: str) -> Path:

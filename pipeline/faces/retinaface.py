@@ -24,6 +24,8 @@ ANCHORS = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
 """(stride, sides of the square anchors), in pixels of the reduced frame."""
 NMS_IOU = 0.4
 BATCH = 8
+CPU_BATCH_PIXELS = 8 * 224 * 224
+"""On a CPU a batch of more pixels leaves the caches: eight frames of 960x544 cost a third more each than one alone."""
 
 
 class RetinaFaceDetector:
@@ -51,8 +53,12 @@ class RetinaFaceDetector:
     def detect(self, frames_FHWC: np.ndarray) -> list[Detections]:
         """Return the faces of each uint8 RGB frame (F, H, W, 3), best score first, in pixels of the full frame."""
         found: list[Detections] = []
-        for start in range(0, len(frames_FHWC), BATCH):
-            found += self._detect(frames_FHWC[start : start + BATCH])
+        batch = BATCH
+        if self._device.type == "cpu":
+            width, height = reduced_size(frames_FHWC.shape[2], frames_FHWC.shape[1], self._long_side)
+            batch = max(1, min(BATCH, CPU_BATCH_PIXELS // (width * height)))
+        for start in range(0, len(frames_FHWC), batch):
+            found += self._detect(frames_FHWC[start : start + batch])
         return found
 
     @torch.inference_mode()

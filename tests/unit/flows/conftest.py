@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from flows.cli import main
-from infra.log import PACKAGES
 
 
 @dataclass(frozen=True)
@@ -34,17 +32,12 @@ Marlin = Callable[..., Said]
 
 
 @pytest.fixture
-def marlin(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Marlin]:
-    """Run the command line in an empty folder; logging is put back as it was."""
+def marlin(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Marlin:
+    """Run the command line in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    loggers = [logging.getLogger(name) for name in PACKAGES]
-    before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
 
     def run(*arguments: object) -> Said:
         code = main([str(argument) for argument in arguments])
         return Said(code, *capsys.readouterr())
 
-    yield run
-    for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
-        logger.handlers[:], logger.propagate = handlers, propagate
-        logger.setLevel(level)
+    return run
