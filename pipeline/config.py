@@ -146,6 +146,9 @@ class LimitConfig(BaseConfig):
     """Seconds that any video may take."""
     deadline_per_s: float = Field(default=60.0, ge=0)
     """Further seconds per second of the video's length."""
+    hold_mb: int = Field(default=1024, ge=0)
+    """A video whose decoded frames take no more MiB than this is decoded once and kept for the second pass; counts
+    towards ``memory_mb``."""
     memory_mb: int = Field(default=4096, ge=512)
     """Resident memory, in MiB, that one worker's child process may hold."""
     recycle_videos: int = Field(default=64, ge=1)

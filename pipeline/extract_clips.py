@@ -40,9 +40,6 @@ from pipeline.rows import (
     VideoOutcome,
 )
 
-HOLD_BYTES = 1 << 30
-"""A video whose decoded frames take no more than this is decoded once and kept for the second pass."""
-
 
 @dataclass(slots=True)
 class _OpenClip:
@@ -99,7 +96,7 @@ class ClipExtractor:
                 clock.over("decode", frames.iter_chunks(chunk)),
                 self._detector,
                 self._cfg.track,
-                hold_bytes=HOLD_BYTES,
+                hold_bytes=self._cfg.limits.hold_mb << 20,
                 clock=clock,
                 choose=labelled_boxes(path, frames) if self._cfg.faces.labelled_boxes else None,
             )

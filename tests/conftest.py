@@ -22,6 +22,9 @@ def untouched_logging() -> None:
         logger = logging.getLogger(name)
         logger.handlers[:], logger.propagate = [], True
         logger.setLevel(logging.NOTSET)
+    for name, logger in logging.root.manager.loggerDict.items():  # some library configures logging and disables ours
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] in PACKAGES:
+            logger.disabled = False
 
 
 def _shared(name: str) -> Path:

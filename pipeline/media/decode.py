@@ -1,29 +1,28 @@
-"""Frames of a video as a stream of bounded chunks (decord, with PyAV where decord cannot be trusted)."""
+"""Frames of a source as a stream of bounded chunks (PyAV), and of stored clips at any index (decord)."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import itertools
-import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 # Read once, when decord is loaded: how often it retries at the end of a stream whose container promises more frames
 # than it holds. The default, 10240, looks like a hang.
 os.environ.setdefault("DECORD_EOF_RETRY_MAX", "128")
 import decord
 
-from pipeline.media.chunks import bounded_chunk, chunked
+from pipeline.media.chunks import chunked
 from pipeline.media.cut import crop_to_box, time_behind, time_inside
 from pipeline.media.probe import OPEN_OPTIONS, check_readable, local_name, main_stream, plain, stream_fps
 from pipeline.rejects import RejectError
 from pipeline.rows import Cut, RejectReason
 
-logger = logging.getLogger(__name__)
 decord.logging.set_level(decord.logging.FATAL)
 av.logging.set_level(None)
 
@@ -37,9 +36,9 @@ word; a positive share of the frames makes it raise, the smallest one at the fir
 class VideoFrames:
     """The frames of one video file, in order, as often as asked for; rotation metadata is applied.
 
-    decord decodes. At the first frame that it would replace by a copy of its neighbour (damaged packets, an edit list
-    that drops frames, a container that promises more than it holds) PyAV takes over from the start of that chunk and
-    yields what can really be decoded. The place of the switch is remembered, so every pass yields the same frames.
+    Each frame comes once and none is invented: damaged packets cost their own frames, and a container that promises
+    more than it holds gives what it holds. PyAV decodes, in step with whoever asks. (decord's thread runs ahead of a
+    slow consumer without bounds: a ten-minute video took 6 GB.)
 
     Not thread-safe. Native decoding can hang or crash on hostile files: run it in a process that can be killed.
     """
@@ -47,7 +46,6 @@ class VideoFrames:
     def __init__(self, path: str) -> None:
         """Name the file; nothing is opened yet."""
         self._path = path
-        self._switch_at: int | None = None
 
     def iter_chunks(self, chunk: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yield ``(start, frames_FHWC)``: uint8 RGB, consecutive, 1 to ``chunk`` frames (fewer where they are large).
@@ -57,45 +55,12 @@ class VideoFrames:
         """
         check_readable(self._path)
         position = 0
-        for frames_FHWC in self._decord_chunks(chunk):
-            yield position, frames_FHWC
-            position += len(frames_FHWC)
-        if self._switch_at is not None:
-            for frames_FHWC in self._pyav_chunks(chunk, skip=position):
+        with _opened(self._path) as (container, stream):
+            for frames_FHWC in chunked(_upright(_decodable(container, stream)), chunk):
                 yield position, frames_FHWC
                 position += len(frames_FHWC)
         if position == 0:
             raise RejectError(RejectReason.DECODE_FAILED, "not one frame can be decoded")
-
-    def _decord_chunks(self, chunk: int) -> Iterator[np.ndarray]:
-        if self._switch_at == 0:
-            return
-        try:
-            reader = decord.VideoReader(local_name(self._path), num_threads=1, fault_tol=NO_DUPLICATES)
-            promised = len(reader)
-        except (decord.DECORDError, RuntimeError) as error:
-            self._switch(0, error)
-            return
-        start, step = 0, chunk
-        while start < promised:
-            if self._switch_at is not None and start >= self._switch_at:
-                return
-            try:
-                if start == 0:  # the first frame tells the size
-                    step = bounded_chunk(reader[0].shape, chunk)
-                frames_FHWC = reader.get_batch(range(start, min(start + step, promised))).asnumpy()
-            except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError) as error:
-                self._switch(start, error)
-                return
-            yield frames_FHWC
-            start += len(frames_FHWC)
-
-    def _switch(self, start: int, error: Exception) -> None:
-        self._switch_at = start
-        logger.debug("decord stopped before frame %d, PyAV goes on: %s", start, plain(error))
-
-    def _pyav_chunks(self, chunk: int, skip: int) -> Iterator[np.ndarray]:
-        yield from chunked(itertools.islice(_pyav_frames(self._path), skip, None), chunk)
 
 
 class CutFrames:
@@ -167,12 +132,6 @@ def decode_clip(mp4: bytes, indices: Sequence[int] | None = None) -> np.ndarray:
     return frames_FHWC
 
 
-def _pyav_frames(path: str) -> Iterator[np.ndarray]:
-    """Yield every frame that decodes, RGB uint8 (H, W, 3), upright, all of the first frame's size."""
-    with _opened(path) as (container, stream):
-        yield from _upright(_decodable(container, stream))
-
-
 def _cut_frames(path: str, cut: Cut) -> Iterator[np.ndarray]:
     """Yield the frames of a cut, after a jump to its start or, where that cannot be trusted, by decoding from 0."""
     if cut.start_s > SEEK_LEAD_S:
@@ -199,9 +158,10 @@ def _opened(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoSt
 
 def _upright(frames: Iterable[av.VideoFrame]) -> Iterator[np.ndarray]:
     size: tuple[int, int] | None = None
+    to_rgb = VideoReformatter()  # one for all frames: each frame's own would start its threads anew
     for frame in frames:
         size = size or (frame.width, frame.height)
-        image_HWC = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
+        image_HWC = to_rgb.reformat(frame, size[0], size[1], "rgb24", threads=1).to_ndarray()
         turns = round(frame.rotation / 90) % 4
         yield np.ascontiguousarray(np.rot90(image_HWC, turns)) if turns else image_HWC
 

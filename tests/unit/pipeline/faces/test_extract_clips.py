@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from infra.fetch import file_digest
-from pipeline import extract_clips
 from pipeline.config import ClipConfig, IngestConfig, LimitConfig, TrackConfig
 from pipeline.extract_clips import ClipExtractor
 from pipeline.faces.backend import build_parser
@@ -144,13 +143,12 @@ def test_a_cropped_frame_shows_the_face_of_that_frame(marks, marked_frames, sour
         assert centre[0] == pytest.approx([columns.mean(), rows.mean()], abs=3)
 
 
-@pytest.mark.parametrize("hold", [0, 1 << 30])
+@pytest.mark.parametrize("hold", [0, 1024])
 @pytest.mark.parametrize("chunk", [1, 7, 64])
-def test_chunks_and_passes_do_not_change_a_byte(marks, marked_frames, source, write, monkeypatch, chunk, hold):
-    monkeypatch.setattr(extract_clips, "HOLD_BYTES", hold)
+def test_chunks_and_passes_do_not_change_a_byte(marks, marked_frames, source, write, chunk, hold):
     path = write("moving.mp4", marked_frames(70, present=lambda n: n < 40 or n > 60))
     expected = run(marks(), source, path)
-    got = run(marks(chunk_frames=chunk), source, path)
+    got = run(marks(chunk_frames=chunk, hold_mb=hold), source, path)
     assert [clip.meta for clip in got] == [clip.meta for clip in expected]
     assert [clip.mp4 for clip in got] == [clip.mp4 for clip in expected]
 
@@ -190,13 +188,12 @@ def test_a_video_of_one_frame_is_no_track(marks, marked_frames, source, write):
     assert caught.value.reason is RejectReason.NO_TRACK
 
 
-def test_memory_does_not_grow_with_the_video(mark_detector, marked_frames, source, tmp_path, monkeypatch):
+def test_memory_does_not_grow_with_the_video(mark_detector, marked_frames, source, tmp_path):
     """Bug caught: frames, crops or clips that pile up. With nothing held, 600 frames take what 150 do."""
-    monkeypatch.setattr(extract_clips, "HOLD_BYTES", 0)
     cfg = IngestConfig(
         track=TrackConfig(min_blur=0),
         clip=ClipConfig(max_frames=32, duplicate_bits=0),
-        limits=LimitConfig(chunk_frames=8),
+        limits=LimitConfig(chunk_frames=8, hold_mb=0),
     )
     frame, extractor = marked_frames(1)[0], ClipExtractor(cfg, RECIPE, mark_detector)
     peaks = {}

@@ -1,10 +1,12 @@
 import os
+import time
 
 import numpy as np
+import psutil
 import pytest
 
 from pipeline.config import ClipConfig
-from pipeline.media import chunks, decode
+from pipeline.media import chunks
 from pipeline.media.decode import VideoFrames, decode_clip, read_frames
 from pipeline.media.encode import encode_clip
 from pipeline.media.probe import probe
@@ -38,14 +40,24 @@ def test_every_frame_comes_once_and_in_order(make_video, numbers, how):
     assert numbers(frames) == list(range(20))
 
 
-def test_rotation_is_applied_by_both_decoders(make_video, rotate):
+def test_rotation_is_applied(make_video, rotate):
     """The corner that is red must be the upper right one after a quarter turn clockwise."""
     path = str(rotate(make_video("a.mp4", frames=3)))
-    by_decord, by_pyav = all_frames(VideoFrames(path)), np.stack(list(decode._pyav_frames(path)))
-    info = probe(path)
-    assert by_decord.shape[1:3] == (info.height, info.width) == (96, 64)
-    assert by_decord[0, 10, 50, 0] > 150 > by_decord[0, 10, 10, 0]
-    assert np.abs(by_decord.astype(int) - by_pyav).max() <= 2
+    frames, info = all_frames(VideoFrames(path)), probe(path)
+    assert frames.shape[1:3] == (info.height, info.width) == (96, 64)
+    assert frames[0, 10, 50, 0] > 150 > frames[0, 10, 10, 0]
+
+
+def test_a_slow_consumer_does_not_let_frames_pile_up(sample_videos):
+    """Bug caught: a decoder that runs ahead in a thread of its own: 472 frames of 640x360 are 326 MB."""
+    process = psutil.Process()
+    chunks_seen = VideoFrames(str(sample_videos / "WolfgangLanger_Pexels.mp4")).iter_chunks(8)
+    next(chunks_seen)
+    before = process.memory_info().rss
+    for _ in range(20):
+        time.sleep(0.1)
+        next(chunks_seen)
+    assert process.memory_info().rss - before < 64 << 20
 
 
 def test_chunks_do_not_change_the_frames(make_video):
