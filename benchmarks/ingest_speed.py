@@ -113,8 +113,8 @@ def _compare(videos: list[Path], cfg: IngestConfig, weights: Path, *, with_plain
         return []
     _shares("plain", theirs, frames)
     ratio, iou = sum(theirs.values()) / sum(ours.values()), float(np.mean(ious))
-    print(f"RATIO {ratio:.1f} (floor {SPEED_FLOOR}, aim {SPEED_AIM}); mean IoU {iou:.3f} over {len(ious)} boxes of")
-    print(f"{compared} tracks (floor {IOU_FLOOR}); tracks lost: {lost}")
+    print(f"RATIO {ratio:.1f} (floor {SPEED_FLOOR}, aim {SPEED_AIM}); mean IoU {iou:.3f} (floor {IOU_FLOOR})")
+    print(f"over {len(ious)} boxes of {compared} tracks of the plain loop; tracks lost: {lost}")
     failed = [] if ratio >= SPEED_FLOOR else [f"{ratio:.1f} times the plain loop, {SPEED_FLOOR} is the least"]
     failed += [] if iou >= IOU_FLOOR else [f"mean IoU {iou:.3f}, {IOU_FLOOR} is the least"]
     return failed + ([f"{lost} tracks of the plain loop are lost"] if lost else [])
