@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import av
+import cv2  # noqa: F401 - before decord, whose zlib would take the place of the one that cv2 reads PNG with
 import numpy as np
 from av.video.reformatter import VideoReformatter
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -309,7 +310,9 @@ def test_ctrl_c_is_one_sentence_and_exit_code_130(tmp_path):
 def _start(*arguments: str, **options: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "flows.cli", *arguments]
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    return subprocess.Popen(command, cwd=ROOT, env=buffered, stderr=subprocess.PIPE, **options)
+    # a shell starts what runs in its background deaf to Ctrl-C, and children inherit that
+    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, cwd=ROOT, env=buffered, stderr=subprocess.PIPE, preexec_fn=hears, **options)
 
 
 def _umask() -> int:

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -46,6 +48,17 @@ def test_rotation_is_applied(make_video, rotate):
     frames, info = all_frames(VideoFrames(path)), probe(path)
     assert frames.shape[1:3] == (info.height, info.width) == (96, 64)
     assert frames[0, 10, 50, 0] > 150 > frames[0, 10, 10, 0]
+
+
+def test_pictures_can_be_read_where_decord_was_loaded_first():
+    """Bug caught: decord's zlib in the place of cv2's ("bad parameters to zlib"), by the order of imports alone."""
+    code = """
+import pipeline.media.decode
+import cv2, numpy
+picture = numpy.arange(7500, dtype=numpy.uint8).reshape(50, 50, 3)
+assert (cv2.imdecode(cv2.imencode(".png", picture)[1], cv2.IMREAD_COLOR) == picture).all()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_a_slow_consumer_does_not_let_frames_pile_up(sample_videos):
