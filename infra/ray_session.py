@@ -65,6 +65,7 @@ def _start(cpus: int | None) -> None:
         try:
             with _loopback_only():
                 ray.init(
+                    address="local",  # never another's cluster that happens to run on this machine
                     num_cpus=cpus,
                     include_dashboard=False,
                     log_to_driver=False,
