@@ -140,7 +140,7 @@ class ClipExtractor:
         for chain in link_detections(scan.key_frames, scan.cuts, cfg):
             track = build_track(len(kept), chain, scan.key_frames, cfg, info.fps)
             has_face_F[track.start : track.end] = True
-            reason = filter_reason(track, chain, scan.quality, cfg)
+            reason = filter_reason(track, chain, scan.key_frames, scan.quality, cfg)
             if reason is None:
                 kept.append(track)
             else:

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
 
 import numpy as np
 
 from pipeline.config import TrackConfig
-from pipeline.faces.track import Sighting
+from pipeline.faces.track import KeyFrames, Sighting
 from pipeline.rows import FaceTrack, FilterReason
 
 
 def filter_reason(
-    track: FaceTrack, chain: Sequence[Sighting], quality: Sequence[Sequence[tuple[float, float]]], cfg: TrackConfig
+    track: FaceTrack,
+    chain: Sequence[Sighting],
+    key_frames: KeyFrames,
+    quality: Sequence[Sequence[tuple[float, float]]],
+    cfg: TrackConfig,
 ) -> FilterReason | None:
     """Return why a track is left out, or None; the first reason in the order of FilterReason counts.
 
     Args:
         track: the track.
         chain: the sightings it was built from.
-        quality: (blur, exposure) by key frame and detection; a track has the mean over its sightings.
+        key_frames: the key frames, by position.
+        quality: (blur, exposure) by key frame and detection; a track has the mean over its frames, with what lies
+            between two sightings on the line between them, since key frames lie closer where pictures change.
         cfg: the bounds.
     """
-    blur = fmean(quality[seen.key_frame][seen.detection][0] for seen in chain)
-    exposure = fmean(quality[seen.key_frame][seen.detection][1] for seen in chain)
+    frames_F = np.arange(track.start, track.end)
+    seen_K = [key_frames[seen.key_frame][0] for seen in chain]
+    quality_K2 = np.array([quality[seen.key_frame][seen.detection] for seen in chain])
+    blur, exposure = (float(np.interp(frames_F, seen_K, values_K).mean()) for values_K in quality_K2.T)
     darkest, brightest = cfg.exposure_range
     checks = {
         FilterReason.TOO_SHORT: len(track.scores_F) < cfg.min_frames,

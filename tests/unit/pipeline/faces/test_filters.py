@@ -4,13 +4,16 @@ import pytest
 from pipeline.config import TrackConfig
 from pipeline.faces.filters import face_side, filter_reason
 from pipeline.faces.track import Sighting
-from pipeline.rows import FaceTrack, FilterReason
+from pipeline.rows import Detections, FaceTrack, FilterReason
+
+NONE = Detections(np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.float32))
+SEEN = [(0, NONE), (19, NONE)]
 
 
 def reason(frames=20, side=100.0, score=0.9, blur=50.0, exposure=120.0):
     boxes = np.tile(np.array([[0, 0, side, side]], np.float32), (frames, 1))
     track = FaceTrack(0, 0, boxes, boxes, np.zeros((frames, 5, 2), np.float32), np.full(frames, score, np.float32))
-    return filter_reason(track, [Sighting(0, 0), Sighting(1, 0)], [[(blur, exposure)]] * 2, TrackConfig())
+    return filter_reason(track, [Sighting(0, 0), Sighting(1, 0)], SEEN, [[(blur, exposure)]] * 2, TrackConfig())
 
 
 @pytest.mark.parametrize(
@@ -33,3 +36,15 @@ def test_each_bound_has_its_reason_and_the_first_counts(wrong, expected):
 
 def test_the_face_side_is_the_mean_of_width_and_height():
     assert face_side(np.array([[0, 0, 10, 20], [0, 0, 30, 40]], np.float32)) == 25
+
+
+def test_a_fade_from_black_counts_for_as_long_as_it_lasts():
+    """Bug caught: key frames lie closer where pictures change, so four dark frames outvoted sixteen good ones."""
+    boxes = np.tile(np.array([[0, 0, 100, 100]], np.float32), (20, 1))
+    track = FaceTrack(0, 0, boxes, boxes, np.zeros((20, 5, 2), np.float32), np.full(20, 0.9, np.float32))
+    key_frames = [(frame, NONE) for frame in (0, 1, 2, 3, 19)]
+    quality = [[(50.0, 5.0)]] * 3 + [[(50.0, 100.0)]] * 2
+    chain = [Sighting(position, 0) for position in range(5)]
+    assert filter_reason(track, chain, key_frames, quality, TrackConfig()) is None
+    assert filter_reason(track, chain, key_frames, [[(50.0, 5.0)]] * 4 + [[(50.0, 100.0)]], TrackConfig()) is None
+    assert filter_reason(track, chain, key_frames, [[(50.0, 5.0)]] * 5, TrackConfig()) is FilterReason.EXPOSURE
