@@ -187,7 +187,7 @@ def _kept_tracks(scan: Scan, info: VideoInfo, cfg: TrackConfig) -> tuple[FaceTra
     kept: list[FaceTrack] = []
     for chain in link_detections(scan.key_frames, scan.cuts, cfg):
         track = build_track(len(kept), chain, scan.key_frames, cfg, info.fps)
-        if filter_reason(track, chain, scan.quality, cfg) is None:
+        if filter_reason(track, chain, scan.key_frames, scan.quality, cfg) is None:
             kept.append(track)
     return tuple(kept)
 
