@@ -1,3 +1,4 @@
+import io
 import pickle
 import tracemalloc
 
@@ -72,6 +73,35 @@ def test_a_real_face_becomes_clips_with_everything_about_them(real):
     assert (outcome.decoded, outcome.detected, outcome.tracks, outcome.clips, outcome.reject) == (72, 72, 1, 2, None)
     assert outcome.faces == 6
     assert {"probe", "decode", "detect", "track", "crop", "encode"} <= outcome.seconds.keys()
+
+
+def test_each_clip_carries_the_sound_of_its_own_frames(real, sample_videos, tmp_path):
+    """Bug caught: sound of the whole video, or of another clip's span, beside a clip; pictures that change with it."""
+    path = tmp_path / "sounding.mkv"
+    click_s = 2.2
+    with av.open(str(sample_videos / "single_face.mp4")) as mute, av.open(str(path), "w") as file:
+        pictures = file.add_stream_from_template(mute.streams.video[0])
+        sound = file.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        for packet in mute.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = pictures
+                file.mux(packet)
+        samples = np.zeros((1, 3 * 16_000), np.int16)
+        samples[0, 1600:1760] = samples[0, int(click_s * 16_000) :][:160] = 9000  # one in each clip
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        frame.rate = 16_000
+        file.mux(sound.encode(frame))
+        file.mux(sound.encode())
+    cfg = CFG.model_copy(update={"clip": ClipConfig(audio=True)})
+    video = SourceVideo(file_digest(path), str(path), path.name, path.stat().st_size, labels={})
+    clips = list(ClipExtractor(cfg, RECIPE)(video, str(path), "val"))
+    assert [clip.meta.audio for clip in clips] == [True, True]
+    for clip, rise_s in zip(clips, (0.1, click_s - 64 / 30), strict=True):
+        with av.open(io.BytesIO(clip.flac)) as file:
+            heard = np.concatenate([part.to_ndarray()[0] for part in file.decode(audio=0)])
+        assert len(heard) == pytest.approx(16_000 * clip.meta.frames / 30, abs=1)
+        assert np.flatnonzero(heard > 4000)[0] / 16_000 == pytest.approx(rise_s, abs=0.002)
+    assert [clip.mp4 for clip in clips] == [clip.mp4 for clip in real[0]]
 
 
 def test_the_region_maps_of_a_real_clip_show_a_face(real):
