@@ -36,6 +36,7 @@ from pipeline.dataset.versions import (
 from pipeline.places import local_path
 from pipeline.plan import Plan, Unit, read_plan, write_plan
 from pipeline.rows import SourceVideo
+from pipeline.sources.addresses import shown_place
 from pipeline.sources.seen import forget
 
 SHORTEST_PREFIX = 8
@@ -74,9 +75,15 @@ class _Known:
     place: str
 
     def is_called(self, text: str) -> bool:
-        """Tell whether this is its name, or where it was taken from."""
+        """Tell whether this is its name, or where it was taken from.
+
+        Stored places hold no user, password or query values. Where values are left out, two addresses look the same,
+        so such a place is called by its stored form only.
+        """
+        if text in (self.name, self.place) or ("?" not in self.place and shown_place(text) == self.place):
+            return True
         local = local_path(self.place.removeprefix("frames:"))
-        return text in (self.name, self.place) or (bool(local) and str(Path(text).absolute()) == local)
+        return bool(local) and str(Path(text).absolute()) == local
 
     @property
     def file(self) -> str:

@@ -139,6 +139,21 @@ def test_a_video_is_named_by_its_name_its_path_its_digest_or_its_file(builder, t
         assert (again.new, again.clips, again.buried) == (False, 0, ())
 
 
+def test_an_address_is_known_without_its_password_and_never_taken_for_another(builder) -> None:
+    """Bug caught: the address that was ingested finds nothing; ``?v=b`` takes ``?v=a`` down (values are not kept)."""
+    places = {"one": "https://cdn.example/one.mp4", "two": "https://site.example/watch?v=…"}
+    for name, place in places.items():
+        builder.finish("u", name, [builder.clip(name)])
+        key = work_key("u", builder.digest(name), "outcome.json")
+        changed = json.loads(builder.storage.read(key)) | {"place": place}
+        builder.storage.write(key, json.dumps(changed).encode())
+    builder.publish(write_unit(builder.storage, "u", [builder.digest(name) for name in places], builder.scratch))
+    with pytest.raises(DatasetError, match="holds no video"):
+        remove_videos(builder.storage, ["https://site.example/watch?v=b"], builder.scratch)
+    done = remove_videos(builder.storage, ["https://user:secret@cdn.example/one.mp4"], builder.scratch)
+    assert done.names == ("one.mp4",)
+
+
 def test_unclear_and_unknown_videos_are_one_sentence_and_nothing_is_changed(builder) -> None:
     """Bug caught: the wrong person removed; a digest written down for ever by a slip of the keyboard."""
     clip = builder.clip
