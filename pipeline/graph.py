@@ -118,8 +118,8 @@ def _prepare() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = context.enable_operator_progress_bars = False
     context.execution_no_progress_timeout_s = -1
-    for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+    for handler in logging.getLogger("ray.data").handlers:  # another's, such as a test runner's, is left alone
+        if isinstance(handler, logging.StreamHandler) and type(handler).__module__.startswith("ray."):
             handler.setLevel(logging.CRITICAL)
 
 
