@@ -109,6 +109,8 @@ def _sentence(cls: type[BaseModel], error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         return f"unknown setting '{key}'{_suggestion(owner, str(first['loc'][-1]))}"
+    if first["type"] == "tuple_type":
+        return f"'{key}': this is a list; write {key}=[{first['input']}]"
     shown = "" if isinstance(first["input"], dict) else f" (got {first['input']!r})"
     rest = error.error_count() - 1
     return f"'{key}': {message}{shown}" + (f"; {rest} more problem{'s' if rest > 1 else ''}" if rest else "")

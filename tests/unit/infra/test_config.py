@@ -18,6 +18,7 @@ class Inner(BaseConfig):
 class Outer(BaseConfig):
     inner: Inner = Inner()
     name: str = "plain"
+    names: tuple[str, ...] = ()
 
 
 def test_an_override_wins_over_the_file_and_exponents_are_numbers(tmp_path: Path) -> None:
@@ -35,6 +36,7 @@ def test_an_override_wins_over_the_file_and_exponents_are_numbers(tmp_path: Path
         ("inner.rate=-1", "'inner.rate'"),
         ("inner", "dotted.key=value"),
         ("nonsense=1", "unknown setting 'nonsense'"),
+        ("names=a", r"'names': this is a list; write names=\[a\]"),
     ],
 )
 def test_a_wrong_override_is_one_sentence_that_names_the_key(override: str, sentence: str) -> None:
