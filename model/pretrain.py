@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from infra.config import load_config, validate_config
 from infra.device import pick_device
 from infra.errors import ConfigError, TrainingError
 from infra.fetch import file_digest
-from infra.launcher import ExitStatus, launch
+from infra.launcher import ExitStatus, Hosts, launch
 from infra.metrics import read_metrics
 from infra.run import CONFIG_FILE, RunContext
 from model.reconstruct import (
@@ -30,9 +32,10 @@ from model.train.checkpoint import list_checkpoints, read_state
 from model.train.engines import resolve_precision
 from model.train.networks import first_weights
 from model.train.run_folder import FAILURE, WEIGHTS, busy, hold_run, release_run
+from model.train.shards import check_shards
 from model.train.sources import open_source, open_validation
 from model.train.validate import SHOWN_CLIPS
-from model.train_config import PretrainConfig
+from model.train_config import LaunchConfig, PretrainConfig
 from model.weights import LoadedWeights
 from pipeline.dataset.reader import DatasetReader, open_dataset
 
@@ -40,6 +43,10 @@ logger = logging.getLogger(__name__)
 
 PICTURE = "reconstruction.png"
 DEFAULT_CPU_RANKS = 2
+NODE_NUMBERS = ("NODE_RANK", "SLURM_NODEID", "JOB_COMPLETION_INDEX")
+"""Where launchers of several machines leave a machine's number: by hand, Slurm, an indexed Kubernetes job."""
+APPEARS_S = 600
+"""Seconds that the other machines wait for the run folder of machine 0."""
 SCORED_CLIPS = 64
 """Clips that the final numbers are measured on, at most."""
 
@@ -78,9 +85,12 @@ def pretrain(cfg: PretrainConfig, run_dir: Path | None = None) -> PretrainReport
         DatasetError, WeightsError: the dataset or ``init_from`` cannot be read.
         TrainingError: the run diverged, was stopped by a signal, or lost a rank; the sentence says how to go on.
     """
+    if cfg.launch.nodes > 1:
+        run_dir = _shared_folder(cfg, run_dir)
     cfg = decide(cfg, _settings_of(run_dir))
     reader = open_dataset(cfg.data.dataset, cfg.data.version)
     open_source(cfg, reader, cfg.data.split)
+    check_shards(reader, cfg.data.check_mb * 1_000_000)
     init = first_weights(cfg)
     with RunContext.create("pretrain", cfg, folder=run_dir) as run:
         licences = _record_inputs(run, cfg, reader, init)
@@ -103,34 +113,65 @@ def pretrain(cfg: PretrainConfig, run_dir: Path | None = None) -> PretrainReport
 def decide(cfg: PretrainConfig, previous: PretrainConfig | None) -> PretrainConfig:
     """Return the settings with nothing left open: dataset version, ranks and precision.
 
-    A resumed run (``previous``) keeps what it decided then; anything else that differs is refused.
+    A resumed run (``previous``) keeps what it decided then. It may change how it is computed (ranks, micro-batch, …); a
+    difference in what decides its result is refused.
 
     Raises:
         ConfigError: with the differing settings, or what does not fit.
     """
     tree = cfg.model_dump(mode="json")
     if previous is not None:
-        before = previous.model_dump(mode="json")
-        if cfg.data.version is None:
-            tree["data"]["version"] = before["data"]["version"]
-        if cfg.world_size is None:
-            tree["world_size"] = before["world_size"]
-        if cfg.precision == "auto":
-            tree["precision"] = before["precision"]
-        a, b = _flat(tree), _flat(before)
-        different = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
-        if different:
-            shown = "; ".join(f"{key}: {b.get(key)} then, {a.get(key)} now" for key in different[:3])
-            raise ConfigError(f"the run folder holds a run with other settings ({shown}); take a new run folder")
+        tree["data"]["version"] = cfg.data.version or previous.data.version
+        tree["world_size"] = cfg.world_size or previous.world_size
+        tree["precision"] = previous.precision if cfg.precision == "auto" else cfg.precision
     else:
         tree["precision"] = resolve_precision(cfg.precision)
-        tree["world_size"] = cfg.world_size or _ranks_here(cfg.global_batch)
+        tree["world_size"] = cfg.world_size or _default_ranks(cfg)
         tree["data"]["version"] = open_dataset(cfg.data.dataset, cfg.data.version).version.version
-    gpus = torch.cuda.device_count()
-    if gpus and tree["world_size"] > gpus:
-        raise ConfigError(f"world_size {tree['world_size']} needs as many GPUs and there are {gpus}; lower it")
-    resolve_precision(tree["precision"])
-    return validate_config(PretrainConfig, tree, where="the decided settings")
+    decided = validate_config(PretrainConfig, tree, where="the decided settings")
+    if previous is not None:
+        _check_same_run(decided, previous)
+    gpus, ranks_here = torch.cuda.device_count(), decided.ranks_per_node
+    if gpus and ranks_here > gpus:
+        raise ConfigError(
+            f"world_size {decided.world_size} needs {ranks_here} GPUs on each machine and there are {gpus}; lower it"
+        )
+    resolve_precision(decided.precision)
+    return decided
+
+
+def _check_same_run(cfg: PretrainConfig, previous: PretrainConfig) -> None:
+    """Refuse to go on with a run under settings that would change what it learns."""
+    now, then = (_flat(settings.essence().model_dump(mode="json")) for settings in (cfg, previous))
+    different = sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key))
+    if different:
+        shown = "; ".join(f"{key}: {then.get(key)} then, {now.get(key)} now" for key in different[:3])
+        raise ConfigError(f"the run folder holds a run with other settings ({shown}); take a new run folder")
+
+
+def is_follower(cfg: PretrainConfig) -> bool:
+    """Return whether this machine only lends its ranks to a run that another machine owns; errors as ``join``."""
+    return cfg.launch.nodes > 1 and _hosts(cfg.launch).number > 0
+
+
+def join(cfg: PretrainConfig, run_dir: Path | None) -> None:
+    """Start this machine's ranks for the run of machine 0, and wait for its end.
+
+    Raises:
+        ConfigError: the run folder is not named, does not appear here, or this machine does not know its number.
+        TrainingError: see ``pretrain``.
+    """
+    folder = _shared_folder(cfg, run_dir)
+    end = time.monotonic() + APPEARS_S
+    while not (folder / CONFIG_FILE).exists():
+        if time.monotonic() > end:
+            raise ConfigError(
+                f"{folder / CONFIG_FILE} of machine 0 did not appear here in {APPEARS_S} s; the run folder must lie "
+                "on a file system that all machines share"
+            )
+        time.sleep(1)
+    owners = load_config(PretrainConfig, folder / CONFIG_FILE)
+    _launch(owners.model_copy(update={"launch": cfg.launch, "world_size": cfg.world_size or owners.world_size}), folder)
 
 
 def _train(cfg: PretrainConfig, run_dir: Path) -> None:
@@ -139,13 +180,18 @@ def _train(cfg: PretrainConfig, run_dir: Path) -> None:
         raise ConfigError(busy(run_dir))
     release_run(lock)  # rank 0 takes it for as long as it lives
     (run_dir / FAILURE).unlink(missing_ok=True)
+    _launch(cfg, run_dir)
+
+
+def _launch(cfg: PretrainConfig, run_dir: Path) -> None:
     environment = {
         "DS_ACCELERATOR": "cuda" if torch.cuda.is_available() else "cpu",
         "PYTHONWARNINGS": "ignore::FutureWarning",  # DeepSpeed's use of older torch names, on every step
     }
     status = launch(
-        "model.train.worker", [str(run_dir)], world_size=cfg.world_size or 1, run_dir=run_dir, env=environment
-    )
+        "model.train.worker", [str(run_dir)], world_size=cfg.ranks_per_node, run_dir=run_dir, env=environment,
+        max_restarts=cfg.launch.max_restarts, hosts=_hosts(cfg.launch) if cfg.launch.nodes > 1 else None,
+    )  # fmt: skip
     if status is ExitStatus.DONE:
         return
     if status is ExitStatus.PREEMPTED:
@@ -158,6 +204,25 @@ def _train(cfg: PretrainConfig, run_dir: Path) -> None:
     saved = _finished_steps(run_dir)
     cure = f"the same command goes on after step {saved}" if saved else "its log is above"
     raise TrainingError(f"pretraining ended as {status.name.lower().replace('_', ' ')}: {reason}; {cure}")
+
+
+def _hosts(cfg: LaunchConfig) -> Hosts:
+    number = cfg.node_rank
+    if number is None:
+        found = [os.environ[name] for name in NODE_NUMBERS if os.environ.get(name, "").isdigit()]
+        number = int(found[0]) if found else None
+    if number is None or number >= cfg.nodes:
+        raise ConfigError(
+            f"which of the {cfg.nodes} machines is this? Set launch.node_rank (or NODE_RANK) to a number from 0 to "
+            f"{cfg.nodes - 1}"
+        )
+    return Hosts(cfg.nodes, str(cfg.rendezvous), number)
+
+
+def _shared_folder(cfg: PretrainConfig, run_dir: Path | None) -> Path:
+    if run_dir is None:
+        raise ConfigError(f"a run on {cfg.launch.nodes} machines needs a named run folder that all see; add --run DIR")
+    return run_dir
 
 
 def _score_and_draw(cfg: PretrainConfig, reader: DatasetReader, run_dir: Path) -> tuple[ReconstructionScore, str]:
@@ -203,10 +268,12 @@ def _failure(run_dir: Path) -> str:
     )
 
 
-def _ranks_here(global_batch: int) -> int:
-    """All GPUs; else two ranks on the CPU, one when the batch is odd."""
-    gpus = torch.cuda.device_count()
-    return gpus or (1 if global_batch % DEFAULT_CPU_RANKS else DEFAULT_CPU_RANKS)
+def _default_ranks(cfg: PretrainConfig) -> int:
+    """All GPUs, as many on each machine as here; on CPUs two ranks a machine, one when the batch is odd."""
+    nodes = cfg.launch.nodes
+    if gpus := torch.cuda.device_count():
+        return nodes * gpus
+    return nodes * (1 if cfg.global_batch % (nodes * DEFAULT_CPU_RANKS) else DEFAULT_CPU_RANKS)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

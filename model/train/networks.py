@@ -14,7 +14,7 @@ from model.weights import LoadedWeights, load_weights
 
 
 def model_shape(cfg: PretrainConfig) -> ModelConfig:
-    """Return the shape of the network that the settings name."""
+    """Return the shape of the network that the settings name, as it is saved with its weights."""
     return model_config(cfg.model.name, **cfg.model.overrides)
 
 
@@ -25,7 +25,8 @@ def build_networks(cfg: PretrainConfig) -> tuple[MaskedAutoencoder, Discriminato
     """
     shape = model_shape(cfg)
     torch.manual_seed(cfg.seed)
-    generator = build_mae(shape)
+    recompute = cfg.activation_checkpointing or shape.activation_checkpointing
+    generator = build_mae(shape.model_copy(update={"activation_checkpointing": recompute}))
     discriminator = build_discriminator(shape)  # drawn even when it is not used: the generator is the same either way
     if (weights := first_weights(cfg)) is not None:
         generator.load_state_dict(weights.network, strict=False)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.support.engine_scenarios import SETTINGS
+from tests.support.engine_scenarios import RESUMED
 from tests.support.plain_loop import largest_difference
 
 
-@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize("kind", RESUMED)
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(any_world, kind):
     """Catches a checkpoint without moments, master weights, counters or random state."""
     results = any_world["resume"]

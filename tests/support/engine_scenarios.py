@@ -29,13 +29,14 @@ from model.train.checkpoint import (
 from model.train.determinism import random_state, seed_everything
 from model.train.engines import Engines, build_engines, full_state, init_distributed
 from model.train.step import pretrain_step
-from model.train_config import AdversarialConfig, OptimConfig
+from model.train_config import AdversarialConfig, CheckpointConfig, OptimConfig
 from tests.support.toy_nets import toy_batch, toy_nets
 
 BATCH, STEPS, RATE = 4, 6, 1e-2
 NO_RATE = 1e-30
 """A learning rate too small to move an fp32 weight."""
 POISON_STEP = 2
+KEEP = CheckpointConfig(keep_last=2)
 HALF = AdversarialConfig(weight=0.5)
 PENALISED = AdversarialConfig(weight=0.5, gp_weight=2.0)  # draws from the global generator
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -44,6 +45,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},  # another optimiser inside DeepSpeed, the one that GPUs get
     "bf16, 2": {"accumulation": 2, "precision": "bf16"},
 }
+RESUMED = SETTINGS | {"zero 0": {"zero_stage": 0}, "zero 2, 2": {"accumulation": 2, "zero_stage": 2}}
+OVERFLOWING = AdversarialConfig(weight=300)
+"""In fp16 the generator's gradients overflow at the first loss scale, and the discriminator's do not."""
 Poison = Callable[[int, ClipBatch], ClipBatch]
 
 
@@ -112,6 +116,9 @@ def parity(bench: Bench) -> dict[str, Any]:
         if BATCH // bench.world // accumulation:
             found[f"accumulation {accumulation}"] = bench.run(bench.engines(accumulation), range(STEPS))
     found["zero 2"] = bench.run(bench.engines(2, zero_stage=2), range(STEPS))
+    found["zero 0"] = bench.run(bench.engines(zero_stage=0), range(STEPS))
+    found["zero 0, accumulation 2"] = bench.run(bench.engines(2, zero_stage=0), range(STEPS))
+    found["two g_steps"] = bench.run(bench.engines(), range(STEPS), AdversarialConfig(weight=0.5, g_steps=2))
     found["bf16"] = bench.run(bench.engines(precision="bf16"), range(STEPS))
     found["gradient penalty"] = bench.run(bench.engines(), range(STEPS), PENALISED)
     found["two d_steps"] = bench.run(bench.engines(), range(STEPS), AdversarialConfig(weight=0.5, d_steps=2))
@@ -143,15 +150,27 @@ def bad_step(bench: Bench) -> dict[str, Any]:
     }
 
 
+def overflow(bench: Bench) -> dict[str, Any]:
+    """fp16 on a CPU, which DeepSpeed refuses and torch can do: loss scales that overflow, as on a GPU."""
+    from deepspeed.accelerator import get_accelerator
+
+    get_accelerator().is_fp16_supported = lambda: True
+    whole = bench.run(bench.engines(precision="fp16"), range(2 * STEPS), OVERFLOWING)
+    skipped = [is_finite for _, _, is_finite in whole["steps"]].index(True)
+    rest = bench.engines(precision="fp16")
+    rest.generator.optimizer.loss_scaler.cur_scale = 2.0 ** (16 - skipped + 1)  # DeepSpeed forgives the first
+    return {"whole": whole, "rest": bench.run(rest, range(skipped, 2 * STEPS), OVERFLOWING), "skipped": skipped}
+
+
 def resume(bench: Bench, out: Path) -> dict[str, Any]:
     """Steps 0..5 at once, and 0..2, save, fresh engines with other weights, load, 3..5."""
     found: dict[str, Any] = {}
-    for name, options in SETTINGS.items():
+    for name, options in RESUMED.items():
         whole = bench.engines(**options)
         noise = [torch.rand(1).item() for _ in range(2)]
         bench.run(whole, range(3), PENALISED)
         folder = out / f"resume-{name}"
-        save_checkpoint(folder, whole, bench.state(3), keep_last=2)
+        save_checkpoint(folder, whole, bench.state(3), keep=KEEP)
         next_noise = torch.rand(3)
         found[f"uninterrupted {name}"] = bench.run(whole, range(3, STEPS), PENALISED) | {
             "noise": next_noise,
@@ -179,7 +198,7 @@ def damage(bench: Bench, out: Path) -> dict[str, Any]:
     whole = out / "whole"
     for step in (1, 2):
         bench.run(engines, range(step - 1, step))
-        save_checkpoint(whole, engines, bench.state(step), keep_last=2)
+        save_checkpoint(whole, engines, bench.state(step), keep=KEEP)
     found: dict[str, Any] = {"kept": [path.name for path in list_checkpoints(whole)]}
     newest = f"{FOLDER}/step-000002"
     moments = f"{newest}/D/zero_pp_rank_{bench.world - 1}_mp_rank_00_optim_states.pt"
@@ -246,6 +265,7 @@ def main() -> None:
         "bad step": bad_step(bench),
         "resume": resume(bench, out),
         "damage": damage(bench, out),
+        "overflow": overflow(bench),
     }
     if bench.rank == 0:
         torch.save(results, out / "results.pt")
