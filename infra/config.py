@@ -72,8 +72,12 @@ def validate_config(cls: type[ConfigT], tree: Mapping[str, Any], *, where: str) 
 
 def config_digest(config: BaseModel) -> str:
     """Return the sha256 (hex) of the config's canonical JSON: equal settings, equal digest."""
-    text = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return tree_digest(config.model_dump(mode="json"))
+
+
+def tree_digest(tree: Mapping[str, Any]) -> str:
+    """Return the sha256 (hex) of plain data's canonical JSON."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def dump_config(config: BaseModel) -> str:

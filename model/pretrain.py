@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -18,6 +19,7 @@ from infra.errors import ConfigError, TrainingError
 from infra.fetch import file_digest
 from infra.launcher import ExitStatus, Hosts, launch
 from infra.metrics import read_metrics
+from infra.ray_job import run_module
 from infra.run import CONFIG_FILE, RunContext
 from model.reconstruct import (
     MEAN_FACE_CLIPS,
@@ -45,6 +47,7 @@ PICTURE = "reconstruction.png"
 DEFAULT_CPU_RANKS = 2
 NODE_NUMBERS = ("NODE_RANK", "SLURM_NODEID", "JOB_COMPLETION_INDEX")
 """Where launchers of several machines leave a machine's number: by hand, Slurm, an indexed Kubernetes job."""
+RAY_LOG = "ray.log"
 APPEARS_S = 600
 """Seconds that the other machines wait for the run folder of machine 0."""
 SCORED_CLIPS = 64
@@ -142,11 +145,33 @@ def decide(cfg: PretrainConfig, previous: PretrainConfig | None) -> PretrainConf
 
 def _check_same_run(cfg: PretrainConfig, previous: PretrainConfig) -> None:
     """Refuse to go on with a run under settings that would change what it learns."""
-    now, then = (_flat(settings.essence().model_dump(mode="json")) for settings in (cfg, previous))
+    now, then = (_flat(settings.essence()) for settings in (cfg, previous))
     different = sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key))
     if different:
         shown = "; ".join(f"{key}: {then.get(key)} then, {now.get(key)} now" for key in different[:3])
         raise ConfigError(f"the run folder holds a run with other settings ({shown}); take a new run folder")
+
+
+def on_ray(cfg: PretrainConfig, run_dir: Path | None) -> Path:
+    """Run ``marlin pretrain`` on a machine of the Ray cluster; return the run folder, which both machines see.
+
+    Raises:
+        ConfigError: the run folder is not named, or the cluster has no such machine.
+        TrainingError: with the last line of its output.
+    """
+    if run_dir is None:
+        raise ConfigError("a run on Ray needs a named run folder that this machine and the cluster see; add --run DIR")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    tree = cfg.model_copy(update={"launch": cfg.launch.model_copy(update={"ray_gpus": None})}).model_dump(mode="json")
+    settings = [f"{key}={json.dumps(value)}" for key, value in _flat(tree).items()]
+    code, last = run_module(
+        "flows.cli", ["pretrain", "--run", str(run_dir.absolute()), *settings],
+        gpus=cfg.launch.ray_gpus or 0, cpus=cfg.world_size or 1, log=run_dir / RAY_LOG,
+        retries=cfg.launch.max_restarts,
+    )  # fmt: skip
+    if code:
+        raise TrainingError(f"the Ray cluster says: {last} (all of it is in {run_dir / RAY_LOG})")
+    return run_dir
 
 
 def is_follower(cfg: PretrainConfig) -> bool:

@@ -131,11 +131,15 @@ class LaunchConfig(BaseConfig):
     JOB_COMPLETION_INDEX from the environment."""
     max_restarts: int = Field(default=3, ge=0)
     """How often all ranks are started again from the newest checkpoint after one died, before the command gives up."""
+    ray_gpus: int | None = Field(default=None, ge=0)
+    """Run on one machine of the Ray cluster at RAY_ADDRESS, with so many of its GPUs (0: CPUs alone); None: here."""
 
     @model_validator(mode="after")
     def _meet(self) -> Self:
         if self.nodes > 1 and self.rendezvous is None:
             raise ValueError(f"{self.nodes} nodes need a place to meet; set launch.rendezvous=HOST:PORT to one of them")
+        if self.nodes > 1 and self.ray_gpus is not None:
+            raise ValueError("a run on Ray takes one machine of the cluster; set nodes=1, or leave ray_gpus out")
         if self.node_rank is not None and self.node_rank >= self.nodes:
             raise ValueError(f"node_rank {self.node_rank} is not below nodes ({self.nodes}); they count from 0")
         return self
@@ -189,9 +193,9 @@ class PretrainConfig(BaseConfig):
     init_from: str | None = None
     """Weight file or run folder to start from; None starts at random."""
 
-    def essence(self) -> PretrainConfig:
-        """Return the settings that decide what is learnt, all others at their defaults: those may change in a run."""
-        return PretrainConfig.model_validate(self.model_dump(exclude=_FREE))
+    def essence(self) -> dict[str, Any]:
+        """Return the settings that decide what is learnt, as plain data; all others may change during a run."""
+        return self.model_dump(mode="json", exclude=_FREE)
 
     @property
     def ranks_per_node(self) -> int:
@@ -208,7 +212,7 @@ class PretrainConfig(BaseConfig):
     def _no_stage_3(cls, value: Any) -> Any:
         if value == 3:
             raise ValueError(
-                "stage 3 is not offered: it cuts up weights, and those of the largest network are 2.5 GB (ADR 12); "
+                "stage 3 is not offered: it cuts up weights, and those of the largest network are 2.8 GB (ADR 12); "
                 "take 2, and activation_checkpointing=true where memory is short"
             )
         return value

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from infra.config import config_digest, load_config
+from infra.config import load_config, tree_digest
 from infra.errors import CheckpointError, ConfigError, ProjectError, TrainingError
 from infra.launcher import EXIT_FILE, ExitStatus, report_exit
 from infra.log import configure_logging
@@ -57,8 +57,6 @@ def main(arguments: list[str] | None = None) -> int:
             return _ended(run_dir, ExitStatus.REFUSED, busy(run_dir), code=1)
         for name in (EXIT_FILE, FAILURE):  # of the attempt before a restart
             (run_dir / name).unlink(missing_ok=True)
-        if restarts := int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
-            logger.warning("restart %d, from the newest checkpoint", restarts)
     try:
         status = run_rank(load_config(PretrainConfig, run_dir / CONFIG_FILE), run_dir)
     except (ConfigError, CheckpointError, TrainingError) as error:
@@ -83,7 +81,7 @@ def run_rank(cfg: PretrainConfig, run_dir: Path) -> ExitStatus:
     device = init_distributed()
     rank, world = dist.get_rank(), dist.get_world_size()
     micro_batch, accumulation = cfg.share(world)
-    digest = config_digest(cfg.essence())
+    digest = tree_digest(cfg.essence())
     precision = resolve_precision(cfg.precision)
     reader = open_dataset(cfg.data.dataset, cfg.data.version)
     source = open_source(cfg, reader, cfg.data.split)

@@ -67,3 +67,15 @@ def test_only_damaged_checkpoints_stop_the_run_and_none_at_all_starts_it(any_wor
     assert "is whole" in any_world["damage"]["all damaged"]
     assert any_world["damage"]["none"] is None
     assert any_world["damage"]["kept"] == ["step-000001", "step-000002"]
+
+
+def test_the_best_by_validation_stays_beside_the_newest(any_world):
+    """Catches a best that is pruned by age, a NaN that is called best, and one that was never measured."""
+    assert any_world["keeping"]["kept"] == ["step-000002", "step-000004"]
+    assert any_world["keeping"]["best"] == "step-000002"
+
+
+def test_a_disk_without_room_is_refused_by_all_ranks_before_one_writes(any_world):
+    """Catches ranks that stop half-way, and a good checkpoint that is given up for one that cannot be written."""
+    assert "GB free" in any_world["keeping"]["full"]
+    assert any_world["keeping"]["after"] == ["step-000002", "step-000004"]

@@ -7,10 +7,13 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -19,9 +22,11 @@ import torch.distributed as dist
 from infra.errors import CheckpointError
 from model.data.batch import ClipBatch
 from model.train.checkpoint import (
+    BEST,
     COMPLETE,
     FOLDER,
     TrainState,
+    check,
     list_checkpoints,
     load_checkpoint,
     save_checkpoint,
@@ -229,6 +234,27 @@ def damage(bench: Bench, out: Path) -> dict[str, Any]:
     return found
 
 
+def keeping(bench: Bench, out: Path) -> dict[str, Any]:
+    """Four checkpoints with validation losses, of which the newest and the best stay; and one for which no room is."""
+    folder, engines = out / "keeping", bench.engines()
+    for step, loss in ((1, 0.5), (2, 0.2), (3, math.nan), (4, None)):
+        state = replace(bench.state(step), val_loss=loss)
+        save_checkpoint(folder, engines, state, keep=CheckpointConfig(keep_last=1, keep_best=1))
+    found: dict[str, Any] = {
+        "kept": [path.name for path in list_checkpoints(folder)],
+        "best": (folder / FOLDER / BEST).read_text(),
+    }
+    free = shutil.disk_usage
+    shutil.disk_usage = lambda path: SimpleNamespace(free=5000)  # type: ignore[assignment]
+    try:
+        save_checkpoint(folder, engines, bench.state(5), keep=KEEP)
+    except CheckpointError as error:
+        found["full"] = str(error)
+    shutil.disk_usage = free
+    found["after"] = sorted(path.name for path in (folder / FOLDER).glob("step-*") if check(path) is None)
+    return found
+
+
 def _flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -266,6 +292,7 @@ def main() -> None:
         "resume": resume(bench, out),
         "damage": damage(bench, out),
         "overflow": overflow(bench),
+        "keeping": keeping(bench, out),
     }
     if bench.rank == 0:
         torch.save(results, out / "results.pt")
