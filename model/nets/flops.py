@@ -22,20 +22,22 @@ def decoder_flops(cfg: ModelConfig, visible: int, predicted: int) -> int:
     return projection + blocks + 2 * predicted * cfg.decoder_dim * cfg.patch_values
 
 
-def step_flops(cfg: ModelConfig, visible: int, predicted: int, *, adversarial: bool = True) -> int:
-    """Return the arithmetic of one clip in a training step: one generator forward, one D step, one G step.
+def step_flops(
+    cfg: ModelConfig, visible: int, predicted: int, *, adversarial: bool = True, d_steps: int = 1, g_steps: int = 1
+) -> int:
+    """Return the arithmetic of one clip in a training step: ``d_steps`` updates of D, then ``g_steps`` of G.
 
     A backward pass takes twice the forward's, less the gradients that nobody needs: of pixels, of the discriminator's
     inputs in its own step, and of its weights in the generator's.
     """
     forward = encoder_flops(cfg, visible) + decoder_flops(cfg, visible, predicted)
-    generator = 3 * forward - _embedding(cfg, visible)
+    generator = g_steps * (3 * forward - _embedding(cfg, visible))
     if not adversarial:
         return generator
     wide = 4 * cfg.decoder_dim
     hidden, score = 2 * predicted * cfg.patch_values * wide, 2 * predicted * wide
-    own_step = 2 * (2 * hidden + 3 * score)  # fakes and reals
-    return generator + own_step + 2 * (hidden + score)
+    own_steps = d_steps * 2 * (2 * hidden + 3 * score)  # fakes and reals
+    return generator + own_steps + g_steps * 2 * (hidden + score)
 
 
 def _embedding(cfg: ModelConfig, tokens: int) -> int:

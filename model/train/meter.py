@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import resource
+import time
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 
-from model.train.flops import measure_peak
+PEAK_SECONDS = 0.3
+"""How long the matrix product is repeated that measures a device; the fastest repetition counts."""
 
 
 @dataclass
@@ -63,6 +65,20 @@ def total_peak(device: torch.device, dtype: torch.dtype, given_tflops: float | N
     total = torch.tensor([mine], dtype=torch.float64, device=device)
     dist.all_reduce(total)
     return float(total.item())
+
+
+def measure_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the FLOP/s that a large square matrix product reaches on this device with this process's threads."""
+    size = 8192 if device.type == "cuda" else 1024
+    factor = torch.rand(size, size, device=device).to(dtype)
+    best, end = float("inf"), time.perf_counter() + PEAK_SECONDS
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        factor @ factor
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
 
 
 def peak_memory(device: torch.device) -> float:

@@ -30,9 +30,8 @@ from model.data.loader import ClipLoader
 from model.train.checkpoint import load_checkpoint
 from model.train.determinism import seed_everything
 from model.train.engines import DTYPES, build_engines, init_distributed, resolve_precision
-from model.train.flops import clip_flops
 from model.train.meter import Meter, total_peak
-from model.train.networks import build_networks, model_shape
+from model.train.networks import build_networks, clip_flops
 from model.train.result import WeightWriter
 from model.train.run_folder import FAILURE, WEIGHTS, busy, hold_run
 from model.train.sources import open_source, open_validation
@@ -100,7 +99,7 @@ def run_rank(cfg: PretrainConfig, run_dir: Path) -> ExitStatus:
         engines, open_validation(cfg, reader), source, cfg.data.val_clips, cfg.data.probe_clips, micro_batch, run_dir
     )
     write_weights = WeightWriter(cfg, engines, reader)
-    cost = clip_flops(model_shape(cfg), cfg.mask.ratio, cfg.adversarial)
+    cost = clip_flops(cfg)
     meter = Meter(device, cfg.global_batch, cost, total_peak(device, DTYPES[precision], cfg.peak_tflops))
     trainer = Trainer(cfg, run_dir, engines, loader, micro_batch, digest, sink, meter, stop, validation, write_weights)
     try:

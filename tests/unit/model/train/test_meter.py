@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from model.train.meter import Meter, total_peak
+from model.train.meter import Meter, measure_peak, total_peak
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +35,8 @@ def test_numbers_are_of_the_steps_since_the_last_reading():
 
 def test_a_given_peak_is_taken_and_not_measured():
     assert total_peak(torch.device("cpu"), torch.float32, 2.5) == 2.5e12
+
+
+def test_a_peak_is_measured_in_flops_a_second():
+    """Catches microseconds taken for seconds."""
+    assert 1e8 < measure_peak(torch.device("cpu"), torch.float32) < 1e14
