@@ -112,8 +112,8 @@ def pretrain(cfg: PretrainConfig, run: RunFolder = None) -> None:
 
     The same command with the same run folder goes on, exactly, where an interrupted run was last saved.
     """
-    from model.pretrain import is_follower, join, on_ray
     from model.pretrain import pretrain as run_pretrain
+    from model.train.start import is_follower, join, on_ray
 
     if cfg.launch.ray_gpus is not None:
         print(f"run {on_ray(cfg, run)}")

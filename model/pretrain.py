@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from infra.config import load_config, validate_config
+from infra.config import flat_tree, load_config, validate_config
 from infra.device import pick_device
-from infra.errors import ConfigError, TrainingError
+from infra.errors import ConfigError
 from infra.fetch import file_digest
-from infra.launcher import ExitStatus, Hosts, launch
 from infra.metrics import read_metrics
-from infra.ray_job import run_module
 from infra.run import CONFIG_FILE, RunContext
 from model.reconstruct import (
     MEAN_FACE_CLIPS,
@@ -30,14 +24,14 @@ from model.reconstruct import (
     reconstruct_clip,
     score_reconstruction,
 )
-from model.train.checkpoint import list_checkpoints, read_state
 from model.train.engines import resolve_precision
 from model.train.networks import first_weights
-from model.train.run_folder import FAILURE, WEIGHTS, busy, hold_run, release_run
+from model.train.run_folder import WEIGHTS
 from model.train.shards import check_shards
 from model.train.sources import open_source, open_validation
+from model.train.start import is_finished, shared_folder, start_ranks
 from model.train.validate import SHOWN_CLIPS
-from model.train_config import LaunchConfig, PretrainConfig
+from model.train_config import PretrainConfig
 from model.weights import LoadedWeights
 from pipeline.dataset.reader import DatasetReader, open_dataset
 
@@ -45,11 +39,6 @@ logger = logging.getLogger(__name__)
 
 PICTURE = "reconstruction.png"
 DEFAULT_CPU_RANKS = 2
-NODE_NUMBERS = ("NODE_RANK", "SLURM_NODEID", "JOB_COMPLETION_INDEX")
-"""Where launchers of several machines leave a machine's number: by hand, Slurm, an indexed Kubernetes job."""
-RAY_LOG = "ray.log"
-APPEARS_S = 600
-"""Seconds that the other machines wait for the run folder of machine 0."""
 SCORED_CLIPS = 64
 """Clips that the final numbers are measured on, at most."""
 
@@ -89,7 +78,7 @@ def pretrain(cfg: PretrainConfig, run_dir: Path | None = None) -> PretrainReport
         TrainingError: the run diverged, was stopped by a signal, or lost a rank; the sentence says how to go on.
     """
     if cfg.launch.nodes > 1:
-        run_dir = _shared_folder(cfg, run_dir)
+        run_dir = shared_folder(cfg, run_dir)
     cfg = decide(cfg, _settings_of(run_dir))
     reader = open_dataset(cfg.data.dataset, cfg.data.version)
     open_source(cfg, reader, cfg.data.split)
@@ -97,8 +86,8 @@ def pretrain(cfg: PretrainConfig, run_dir: Path | None = None) -> PretrainReport
     init = first_weights(cfg)
     with RunContext.create("pretrain", cfg, folder=run_dir) as run:
         licences = _record_inputs(run, cfg, reader, init)
-        if not (run.path(WEIGHTS).exists() and _finished_steps(run.dir) >= cfg.steps):
-            _train(cfg, run.dir)
+        if not is_finished(cfg, run.dir):
+            start_ranks(cfg, run.dir)
         else:
             logger.info("%s is finished; nothing to train", run.dir)
         score, scored_on = _score_and_draw(cfg, reader, run.dir)
@@ -145,109 +134,11 @@ def decide(cfg: PretrainConfig, previous: PretrainConfig | None) -> PretrainConf
 
 def _check_same_run(cfg: PretrainConfig, previous: PretrainConfig) -> None:
     """Refuse to go on with a run under settings that would change what it learns."""
-    now, then = (_flat(settings.essence()) for settings in (cfg, previous))
+    now, then = (flat_tree(settings.essence()) for settings in (cfg, previous))
     different = sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key))
     if different:
         shown = "; ".join(f"{key}: {then.get(key)} then, {now.get(key)} now" for key in different[:3])
         raise ConfigError(f"the run folder holds a run with other settings ({shown}); take a new run folder")
-
-
-def on_ray(cfg: PretrainConfig, run_dir: Path | None) -> Path:
-    """Run ``marlin pretrain`` on a machine of the Ray cluster; return the run folder, which both machines see.
-
-    Raises:
-        ConfigError: the run folder is not named, or the cluster has no such machine.
-        TrainingError: with the last line of its output.
-    """
-    if run_dir is None:
-        raise ConfigError("a run on Ray needs a named run folder that this machine and the cluster see; add --run DIR")
-    run_dir.mkdir(parents=True, exist_ok=True)
-    tree = cfg.model_copy(update={"launch": cfg.launch.model_copy(update={"ray_gpus": None})}).model_dump(mode="json")
-    settings = [f"{key}={json.dumps(value)}" for key, value in _flat(tree).items()]
-    code, last = run_module(
-        "flows.cli", ["pretrain", "--run", str(run_dir.absolute()), *settings],
-        gpus=cfg.launch.ray_gpus or 0, cpus=cfg.world_size or 1, log=run_dir / RAY_LOG,
-        retries=cfg.launch.max_restarts,
-    )  # fmt: skip
-    if code:
-        raise TrainingError(f"the Ray cluster says: {last} (all of it is in {run_dir / RAY_LOG})")
-    return run_dir
-
-
-def is_follower(cfg: PretrainConfig) -> bool:
-    """Return whether this machine only lends its ranks to a run that another machine owns; errors as ``join``."""
-    return cfg.launch.nodes > 1 and _hosts(cfg.launch).number > 0
-
-
-def join(cfg: PretrainConfig, run_dir: Path | None) -> None:
-    """Start this machine's ranks for the run of machine 0, and wait for its end.
-
-    Raises:
-        ConfigError: the run folder is not named, does not appear here, or this machine does not know its number.
-        TrainingError: see ``pretrain``.
-    """
-    folder = _shared_folder(cfg, run_dir)
-    end = time.monotonic() + APPEARS_S
-    while not (folder / CONFIG_FILE).exists():
-        if time.monotonic() > end:
-            raise ConfigError(
-                f"{folder / CONFIG_FILE} of machine 0 did not appear here in {APPEARS_S} s; the run folder must lie "
-                "on a file system that all machines share"
-            )
-        time.sleep(1)
-    owners = load_config(PretrainConfig, folder / CONFIG_FILE)
-    _launch(owners.model_copy(update={"launch": cfg.launch, "world_size": cfg.world_size or owners.world_size}), folder)
-
-
-def _train(cfg: PretrainConfig, run_dir: Path) -> None:
-    """Start the ranks and wait; a result that is not DONE becomes one sentence."""
-    if (lock := hold_run(run_dir)) is None:
-        raise ConfigError(busy(run_dir))
-    release_run(lock)  # rank 0 takes it for as long as it lives
-    (run_dir / FAILURE).unlink(missing_ok=True)
-    _launch(cfg, run_dir)
-
-
-def _launch(cfg: PretrainConfig, run_dir: Path) -> None:
-    environment = {
-        "DS_ACCELERATOR": "cuda" if torch.cuda.is_available() else "cpu",
-        "PYTHONWARNINGS": "ignore::FutureWarning",  # DeepSpeed's use of older torch names, on every step
-    }
-    status = launch(
-        "model.train.worker", [str(run_dir)], world_size=cfg.ranks_per_node, run_dir=run_dir, env=environment,
-        max_restarts=cfg.launch.max_restarts, hosts=_hosts(cfg.launch) if cfg.launch.nodes > 1 else None,
-    )  # fmt: skip
-    if status is ExitStatus.DONE:
-        return
-    if status is ExitStatus.PREEMPTED:
-        raise TrainingError(
-            f"stopped by a signal after step {_finished_steps(run_dir)} of {cfg.steps}; the same command goes on"
-        )
-    reason = _failure(run_dir)
-    if status is ExitStatus.REFUSED:
-        raise ConfigError(reason)
-    saved = _finished_steps(run_dir)
-    cure = f"the same command goes on after step {saved}" if saved else "its log is above"
-    raise TrainingError(f"pretraining ended as {status.name.lower().replace('_', ' ')}: {reason}; {cure}")
-
-
-def _hosts(cfg: LaunchConfig) -> Hosts:
-    number = cfg.node_rank
-    if number is None:
-        found = [os.environ[name] for name in NODE_NUMBERS if os.environ.get(name, "").isdigit()]
-        number = int(found[0]) if found else None
-    if number is None or number >= cfg.nodes:
-        raise ConfigError(
-            f"which of the {cfg.nodes} machines is this? Set launch.node_rank (or NODE_RANK) to a number from 0 to "
-            f"{cfg.nodes - 1}"
-        )
-    return Hosts(cfg.nodes, str(cfg.rendezvous), number)
-
-
-def _shared_folder(cfg: PretrainConfig, run_dir: Path | None) -> Path:
-    if run_dir is None:
-        raise ConfigError(f"a run on {cfg.launch.nodes} machines needs a named run folder that all see; add --run DIR")
-    return run_dir
 
 
 def _score_and_draw(cfg: PretrainConfig, reader: DatasetReader, run_dir: Path) -> tuple[ReconstructionScore, str]:
@@ -281,28 +172,9 @@ def _settings_of(run_dir: Path | None) -> PretrainConfig | None:
     return load_config(PretrainConfig, run_dir / CONFIG_FILE)
 
 
-def _finished_steps(run_dir: Path) -> int:
-    found = list_checkpoints(run_dir)
-    return read_state(found[-1]).step if found else 0
-
-
-def _failure(run_dir: Path) -> str:
-    path = run_dir / FAILURE
-    return (
-        path.read_text(encoding="utf-8") if path.exists() else "a rank ended without a word (killed, or out of memory)"
-    )
-
-
 def _default_ranks(cfg: PretrainConfig) -> int:
     """All GPUs, as many on each machine as here; on CPUs two ranks a machine, one when the batch is odd."""
     nodes = cfg.launch.nodes
     if gpus := torch.cuda.device_count():
         return nodes * gpus
     return nodes * (1 if cfg.global_batch % (nodes * DEFAULT_CPU_RANKS) else DEFAULT_CPU_RANKS)
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
-    return flat

@@ -18,7 +18,8 @@ from infra.metrics import MetricSink
 from infra.progress import Progress
 from model.data.batch import ClipBatch
 from model.data.loader import ClipLoader
-from model.train.checkpoint import TrainState, save_checkpoint
+from model.train.checkpoint import save_checkpoint
+from model.train.checkpoint_folder import TrainState
 from model.train.engines import Engines
 from model.train.meter import Meter
 from model.train.run_folder import WEIGHTS
@@ -119,7 +120,8 @@ class Trainer:
             self.step, self.loader.state_dict(), self.digest, dist.get_world_size(), self.skipped, val_loss
         )
         folder = save_checkpoint(
-            self.run_dir, self.engines, state, keep=self.cfg.checkpoint,
+            self.run_dir, self.engines, state, keep_last=self.cfg.checkpoint.keep_last,
+            keep_best=self.cfg.checkpoint.keep_best,
             add=lambda folder: self.write_weights(folder / WEIGHTS, self.step),
         )  # fmt: skip
         logger.info("checkpoint %s", folder)

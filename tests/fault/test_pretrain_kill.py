@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from infra.config import dump_config
 from infra.metrics import read_metrics
-from model.train.checkpoint import FOLDER, check, list_checkpoints
+from model.train.checkpoint_folder import FOLDER, check, list_checkpoints
 from model.train.run_folder import WEIGHTS
 from tests.support.pretraining import face_dataset, small_config
 
@@ -31,7 +31,8 @@ from pathlib import Path
 from infra.config import load_config
 from infra.errors import ProjectError
 from infra.log import configure_logging
-from model.pretrain import is_follower, join, pretrain
+from model.pretrain import pretrain
+from model.train.start import is_follower, join
 from model.train_config import PretrainConfig
 
 configure_logging()

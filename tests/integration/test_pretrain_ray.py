@@ -9,7 +9,7 @@ import pytest
 from flows.cli import main
 from infra.config import dump_config
 from infra.errors import ConfigError
-from model.pretrain import RAY_LOG, on_ray
+from model.train.start import RAY_LOG, on_ray
 from model.weights import load_weights
 from tests.support.pretraining import face_dataset, small_config
 

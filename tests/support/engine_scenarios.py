@@ -21,27 +21,18 @@ import torch.distributed as dist
 
 from infra.errors import CheckpointError
 from model.data.batch import ClipBatch
-from model.train.checkpoint import (
-    BEST,
-    COMPLETE,
-    FOLDER,
-    TrainState,
-    check,
-    list_checkpoints,
-    load_checkpoint,
-    save_checkpoint,
-)
+from model.train.checkpoint import load_checkpoint, save_checkpoint
+from model.train.checkpoint_folder import BEST, COMPLETE, FOLDER, TrainState, check, list_checkpoints
 from model.train.determinism import random_state, seed_everything
 from model.train.engines import Engines, build_engines, full_state, init_distributed
 from model.train.step import pretrain_step
-from model.train_config import AdversarialConfig, CheckpointConfig, OptimConfig
+from model.train_config import AdversarialConfig, OptimConfig
 from tests.support.toy_nets import toy_batch, toy_nets
 
 BATCH, STEPS, RATE = 4, 6, 1e-2
 NO_RATE = 1e-30
 """A learning rate too small to move an fp32 weight."""
 POISON_STEP = 2
-KEEP = CheckpointConfig(keep_last=2)
 HALF = AdversarialConfig(weight=0.5)
 PENALISED = AdversarialConfig(weight=0.5, gp_weight=2.0)  # draws from the global generator
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -175,7 +166,7 @@ def resume(bench: Bench, out: Path) -> dict[str, Any]:
         noise = [torch.rand(1).item() for _ in range(2)]
         bench.run(whole, range(3), PENALISED)
         folder = out / f"resume-{name}"
-        save_checkpoint(folder, whole, bench.state(3), keep=KEEP)
+        save_checkpoint(folder, whole, bench.state(3), keep_last=2)
         next_noise = torch.rand(3)
         found[f"uninterrupted {name}"] = bench.run(whole, range(3, STEPS), PENALISED) | {
             "noise": next_noise,
@@ -203,7 +194,7 @@ def damage(bench: Bench, out: Path) -> dict[str, Any]:
     whole = out / "whole"
     for step in (1, 2):
         bench.run(engines, range(step - 1, step))
-        save_checkpoint(whole, engines, bench.state(step), keep=KEEP)
+        save_checkpoint(whole, engines, bench.state(step), keep_last=2)
     found: dict[str, Any] = {"kept": [path.name for path in list_checkpoints(whole)]}
     newest = f"{FOLDER}/step-000002"
     moments = f"{newest}/D/zero_pp_rank_{bench.world - 1}_mp_rank_00_optim_states.pt"
@@ -239,7 +230,7 @@ def keeping(bench: Bench, out: Path) -> dict[str, Any]:
     folder, engines = out / "keeping", bench.engines()
     for step, loss in ((1, 0.5), (2, 0.2), (3, math.nan), (4, None)):
         state = replace(bench.state(step), val_loss=loss)
-        save_checkpoint(folder, engines, state, keep=CheckpointConfig(keep_last=1, keep_best=1))
+        save_checkpoint(folder, engines, state, keep_last=1, keep_best=1)
     found: dict[str, Any] = {
         "kept": [path.name for path in list_checkpoints(folder)],
         "best": (folder / FOLDER / BEST).read_text(),
@@ -247,7 +238,7 @@ def keeping(bench: Bench, out: Path) -> dict[str, Any]:
     free = shutil.disk_usage
     shutil.disk_usage = lambda path: SimpleNamespace(free=5000)  # type: ignore[assignment]
     try:
-        save_checkpoint(folder, engines, bench.state(5), keep=KEEP)
+        save_checkpoint(folder, engines, bench.state(5), keep_last=2)
     except CheckpointError as error:
         found["full"] = str(error)
     shutil.disk_usage = free

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from model.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from model.train.checkpoint import load_checkpoint, save_checkpoint
+from model.train.checkpoint_folder import list_checkpoints
 from model.train.engines import Engines
-from model.train_config import CheckpointConfig
 from tests.support.engine_scenarios import Bench
 
 LEG, LAST = 3, 9
@@ -46,7 +46,7 @@ def main() -> None:
         state = None if leg == "first" else load_checkpoint(folder, engines, config_digest="digest")
         start = state.step if state else 0
         found = run(bench, engines, range(start, start + LEG))
-        save_checkpoint(folder, engines, bench.state(start + LEG), keep=CheckpointConfig(keep_last=9))
+        save_checkpoint(folder, engines, bench.state(start + LEG), keep_last=9)
         if leg == "first":
             found |= {"undisturbed": run(bench, engines, range(LEG, LAST))}
         if bench.rank == 0:

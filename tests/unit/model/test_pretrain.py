@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from infra.errors import ConfigError, CorruptShardError, DatasetError
 from infra.metrics import read_metrics
 from infra.run import CONFIG_FILE
-from model.pretrain import NODE_NUMBERS, PretrainReport, decide, is_follower, join, pretrain
-from model.train.checkpoint import BEST, list_checkpoints, read_state
+from model.pretrain import PretrainReport, decide, pretrain
+from model.train.checkpoint_folder import BEST, list_checkpoints, read_state
 from model.train.run_folder import hold_run, release_run
+from model.train.start import NODE_NUMBERS, is_follower, join
 from model.weights import load_weights
 from tests.support.pretraining import cut_off, face_dataset, small_config
 
