@@ -108,12 +108,18 @@ def _reparse(cfg: IngestConfig) -> None:
 
 @command(app, Door("data.dataset", "DATASET"))
 def pretrain(cfg: PretrainConfig, run: RunFolder = None) -> None:
-    """Pretrain the masked autoencoder with DeepSpeed on all GPUs, or on the CPU.
+    """Pretrain the masked autoencoder with DeepSpeed on all GPUs, or on the CPU; on several machines, or on Ray.
 
     The same command with the same run folder goes on, exactly, where an interrupted run was last saved.
     """
     from model.pretrain import pretrain as run_pretrain
+    from model.train.start import is_follower, join, on_ray
 
+    if cfg.launch.ray_gpus is not None:
+        print(f"run {on_ray(cfg, run)}")
+        return
+    if is_follower(cfg):
+        return join(cfg, run)
     done = run_pretrain(cfg, run)
     print(f"weights {done.weights}")
     print(f"picture {done.picture}")

@@ -72,8 +72,21 @@ def validate_config(cls: type[ConfigT], tree: Mapping[str, Any], *, where: str) 
 
 def config_digest(config: BaseModel) -> str:
     """Return the sha256 (hex) of the config's canonical JSON: equal settings, equal digest."""
-    text = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return tree_digest(config.model_dump(mode="json"))
+
+
+def tree_digest(tree: Mapping[str, Any]) -> str:
+    """Return the sha256 (hex) of plain data's canonical JSON."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def flat_tree(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return plain data under dotted keys; empty mappings stay."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        nested = isinstance(value, dict) and value
+        flat |= flat_tree(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
 
 
 def dump_config(config: BaseModel) -> str:

@@ -1,4 +1,4 @@
-"""Start a training module on several ranks with torchrun and say in one word how it ended."""
+"""Start a training module on several ranks, of one machine or many, with torchrun; say in one word how it ended."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
 EXIT_FILE = "exit_status"
+SAVING_S = 120
+"""Seconds that ranks have, after a signal, to finish a step and save; then they are killed."""
 
 
 class ExitStatus(IntEnum):
@@ -29,6 +32,15 @@ class ExitStatus(IntEnum):
     REFUSED = 6
 
 
+@dataclass(frozen=True)
+class Hosts:
+    """Machines that start together: how many, ``host:port`` where they meet, and this one's number, from 0."""
+
+    count: int
+    rendezvous: str
+    number: int
+
+
 def launch(
     module: str,
     arguments: Sequence[str],
@@ -37,21 +49,25 @@ def launch(
     run_dir: Path,
     env: Mapping[str, str] | None = None,
     max_restarts: int = 0,
+    hosts: Hosts | None = None,
 ) -> ExitStatus:
     """Run ``python -m module arguments…`` on ``world_size`` ranks of this machine and wait.
 
-    SIGTERM and SIGINT are passed on, so that ranks can save; the group dies with this process.
+    When a rank of any machine fails, torchrun ends all ranks and starts them again. SIGTERM and SIGINT are passed on,
+    so that ranks can save; the group dies with this process.
 
     Args:
         module: the entry point; it reads RANK and WORLD_SIZE from the environment.
         arguments: its arguments.
-        world_size: ranks.
+        world_size: ranks of this machine.
         run_dir: run folder; ranks may write ``exit_status`` there (``report_exit``).
         env: variables beside ours.
-        max_restarts: how often torchrun starts all ranks again after one failed.
+        max_restarts: how often all ranks are started again after one failed.
+        hosts: None runs on this machine alone.
     """
     status_file = run_dir / EXIT_FILE
-    status_file.unlink(missing_ok=True)
+    if hosts is None or hosts.number == 0:
+        status_file.unlink(missing_ok=True)
     threads = max((os.cpu_count() or 1) // world_size, 1)
     environment = {
         "OMP_NUM_THREADS": str(threads),
@@ -60,8 +76,8 @@ def launch(
         **(env or {}),
     }
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world_size}",
-        f"--max-restarts={max_restarts}", "-m", module, *arguments,
+        sys.executable, "-m", "torch.distributed.run", *_meeting(hosts, run_dir), f"--nproc-per-node={world_size}",
+        f"--max-restarts={max_restarts}", f"--shutdown-timeout={SAVING_S}", "-m", module, *arguments,
     ]  # fmt: skip
     child = subprocess.Popen(command, env=environment, preexec_fn=_die_with_parent)
     previous = {}
@@ -82,6 +98,15 @@ def launch(
 def report_exit(run_dir: Path, status: ExitStatus) -> None:
     """Leave the reason for the end of this launch where ``launch`` reads it."""
     (run_dir / EXIT_FILE).write_text(status.name)
+
+
+def _meeting(hosts: Hosts | None, run_dir: Path) -> list[str]:
+    if hosts is None:
+        return ["--standalone"]
+    return [
+        f"--nnodes={hosts.count}", "--rdzv-backend=c10d", f"--rdzv-endpoint={hosts.rendezvous}",
+        f"--rdzv-id={run_dir.name}",
+    ]  # fmt: skip
 
 
 def _status(code: int, status_file: Path) -> ExitStatus:

@@ -6,15 +6,13 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from infra.config import load_config, validate_config
+from infra.config import flat_tree, load_config, validate_config
 from infra.device import pick_device
-from infra.errors import ConfigError, TrainingError
+from infra.errors import ConfigError
 from infra.fetch import file_digest
-from infra.launcher import ExitStatus, launch
 from infra.metrics import read_metrics
 from infra.run import CONFIG_FILE, RunContext
 from model.reconstruct import (
@@ -26,11 +24,12 @@ from model.reconstruct import (
     reconstruct_clip,
     score_reconstruction,
 )
-from model.train.checkpoint import list_checkpoints, read_state
 from model.train.engines import resolve_precision
 from model.train.networks import first_weights
-from model.train.run_folder import FAILURE, WEIGHTS, busy, hold_run, release_run
+from model.train.run_folder import WEIGHTS
+from model.train.shards import check_shards
 from model.train.sources import open_source, open_validation
+from model.train.start import is_finished, shared_folder, start_ranks
 from model.train.validate import SHOWN_CLIPS
 from model.train_config import PretrainConfig
 from model.weights import LoadedWeights
@@ -78,14 +77,17 @@ def pretrain(cfg: PretrainConfig, run_dir: Path | None = None) -> PretrainReport
         DatasetError, WeightsError: the dataset or ``init_from`` cannot be read.
         TrainingError: the run diverged, was stopped by a signal, or lost a rank; the sentence says how to go on.
     """
+    if cfg.launch.nodes > 1:
+        run_dir = shared_folder(cfg, run_dir)
     cfg = decide(cfg, _settings_of(run_dir))
     reader = open_dataset(cfg.data.dataset, cfg.data.version)
     open_source(cfg, reader, cfg.data.split)
+    check_shards(reader, cfg.data.check_mb * 1_000_000)
     init = first_weights(cfg)
     with RunContext.create("pretrain", cfg, folder=run_dir) as run:
         licences = _record_inputs(run, cfg, reader, init)
-        if not (run.path(WEIGHTS).exists() and _finished_steps(run.dir) >= cfg.steps):
-            _train(cfg, run.dir)
+        if not is_finished(cfg, run.dir):
+            start_ranks(cfg, run.dir)
         else:
             logger.info("%s is finished; nothing to train", run.dir)
         score, scored_on = _score_and_draw(cfg, reader, run.dir)
@@ -103,61 +105,40 @@ def pretrain(cfg: PretrainConfig, run_dir: Path | None = None) -> PretrainReport
 def decide(cfg: PretrainConfig, previous: PretrainConfig | None) -> PretrainConfig:
     """Return the settings with nothing left open: dataset version, ranks and precision.
 
-    A resumed run (``previous``) keeps what it decided then; anything else that differs is refused.
+    A resumed run (``previous``) keeps what it decided then. It may change how it is computed (ranks, micro-batch, …); a
+    difference in what decides its result is refused.
 
     Raises:
         ConfigError: with the differing settings, or what does not fit.
     """
     tree = cfg.model_dump(mode="json")
     if previous is not None:
-        before = previous.model_dump(mode="json")
-        if cfg.data.version is None:
-            tree["data"]["version"] = before["data"]["version"]
-        if cfg.world_size is None:
-            tree["world_size"] = before["world_size"]
-        if cfg.precision == "auto":
-            tree["precision"] = before["precision"]
-        a, b = _flat(tree), _flat(before)
-        different = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
-        if different:
-            shown = "; ".join(f"{key}: {b.get(key)} then, {a.get(key)} now" for key in different[:3])
-            raise ConfigError(f"the run folder holds a run with other settings ({shown}); take a new run folder")
+        tree["data"]["version"] = cfg.data.version or previous.data.version
+        tree["world_size"] = cfg.world_size or previous.world_size
+        tree["precision"] = previous.precision if cfg.precision == "auto" else cfg.precision
     else:
         tree["precision"] = resolve_precision(cfg.precision)
-        tree["world_size"] = cfg.world_size or _ranks_here(cfg.global_batch)
+        tree["world_size"] = cfg.world_size or _default_ranks(cfg)
         tree["data"]["version"] = open_dataset(cfg.data.dataset, cfg.data.version).version.version
-    gpus = torch.cuda.device_count()
-    if gpus and tree["world_size"] > gpus:
-        raise ConfigError(f"world_size {tree['world_size']} needs as many GPUs and there are {gpus}; lower it")
-    resolve_precision(tree["precision"])
-    return validate_config(PretrainConfig, tree, where="the decided settings")
-
-
-def _train(cfg: PretrainConfig, run_dir: Path) -> None:
-    """Start the ranks and wait; a result that is not DONE becomes one sentence."""
-    if (lock := hold_run(run_dir)) is None:
-        raise ConfigError(busy(run_dir))
-    release_run(lock)  # rank 0 takes it for as long as it lives
-    (run_dir / FAILURE).unlink(missing_ok=True)
-    environment = {
-        "DS_ACCELERATOR": "cuda" if torch.cuda.is_available() else "cpu",
-        "PYTHONWARNINGS": "ignore::FutureWarning",  # DeepSpeed's use of older torch names, on every step
-    }
-    status = launch(
-        "model.train.worker", [str(run_dir)], world_size=cfg.world_size or 1, run_dir=run_dir, env=environment
-    )
-    if status is ExitStatus.DONE:
-        return
-    if status is ExitStatus.PREEMPTED:
-        raise TrainingError(
-            f"stopped by a signal after step {_finished_steps(run_dir)} of {cfg.steps}; the same command goes on"
+    decided = validate_config(PretrainConfig, tree, where="the decided settings")
+    if previous is not None:
+        _check_same_run(decided, previous)
+    gpus, ranks_here = torch.cuda.device_count(), decided.ranks_per_node
+    if gpus and ranks_here > gpus:
+        raise ConfigError(
+            f"world_size {decided.world_size} needs {ranks_here} GPUs on each machine and there are {gpus}; lower it"
         )
-    reason = _failure(run_dir)
-    if status is ExitStatus.REFUSED:
-        raise ConfigError(reason)
-    saved = _finished_steps(run_dir)
-    cure = f"the same command goes on after step {saved}" if saved else "its log is above"
-    raise TrainingError(f"pretraining ended as {status.name.lower().replace('_', ' ')}: {reason}; {cure}")
+    resolve_precision(decided.precision)
+    return decided
+
+
+def _check_same_run(cfg: PretrainConfig, previous: PretrainConfig) -> None:
+    """Refuse to go on with a run under settings that would change what it learns."""
+    now, then = (flat_tree(settings.essence()) for settings in (cfg, previous))
+    different = sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key))
+    if different:
+        shown = "; ".join(f"{key}: {then.get(key)} then, {now.get(key)} now" for key in different[:3])
+        raise ConfigError(f"the run folder holds a run with other settings ({shown}); take a new run folder")
 
 
 def _score_and_draw(cfg: PretrainConfig, reader: DatasetReader, run_dir: Path) -> tuple[ReconstructionScore, str]:
@@ -191,26 +172,9 @@ def _settings_of(run_dir: Path | None) -> PretrainConfig | None:
     return load_config(PretrainConfig, run_dir / CONFIG_FILE)
 
 
-def _finished_steps(run_dir: Path) -> int:
-    found = list_checkpoints(run_dir)
-    return read_state(found[-1]).step if found else 0
-
-
-def _failure(run_dir: Path) -> str:
-    path = run_dir / FAILURE
-    return (
-        path.read_text(encoding="utf-8") if path.exists() else "a rank ended without a word (killed, or out of memory)"
-    )
-
-
-def _ranks_here(global_batch: int) -> int:
-    """All GPUs; else two ranks on the CPU, one when the batch is odd."""
-    gpus = torch.cuda.device_count()
-    return gpus or (1 if global_batch % DEFAULT_CPU_RANKS else DEFAULT_CPU_RANKS)
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
-    return flat
+def _default_ranks(cfg: PretrainConfig) -> int:
+    """All GPUs, as many on each machine as here; on CPUs two ranks a machine, one when the batch is odd."""
+    nodes = cfg.launch.nodes
+    if gpus := torch.cuda.device_count():
+        return nodes * gpus
+    return nodes * (1 if cfg.global_batch % (nodes * DEFAULT_CPU_RANKS) else DEFAULT_CPU_RANKS)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from infra.config import BaseConfig
 
@@ -34,6 +34,11 @@ class DataConfig(BaseConfig):
     """Split on which the reconstruction loss is measured; a split without clips is left out, with a warning."""
     val_clips: int = Field(default=64, ge=0)
     """Most clips of the validation split that are used, always the same ones; 0 measures none."""
+    probe_clips: int = Field(default=64, ge=0)
+    """Most clips of the validation split whose features are probed for collapse; 0 probes none."""
+    check_mb: int = Field(default=200, ge=0)
+    """MB (10^6 bytes) of shards whose sha256 is compared before ranks start; sizes of all are. The rest is checked clip
+    by clip as it is read, and by ``marlin dataset verify``."""
     workers: int = Field(default=2, ge=1, le=128)
     """Threads per rank that read and decode clips."""
     read_ahead: int = Field(default=2, ge=1, le=64)
@@ -98,16 +103,46 @@ class AdversarialConfig(BaseConfig):
     gp_weight: float = Field(default=0.0, ge=0)
     """Weight of the gradient penalty; 0 in the released configs, 10 in the code's default."""
     d_steps: int = Field(default=1, ge=1, le=16)
-    """Discriminator updates per generator update, all on the same batch."""
+    """Discriminator updates per batch."""
+    g_steps: int = Field(default=1, ge=1, le=16)
+    """Generator updates per batch, after the discriminator's; each beyond the first costs a forward more."""
 
 
 class CheckpointConfig(BaseConfig):
     """When a run is saved."""
 
     every_steps: int = Field(default=1000, ge=1)
-    """Steps between checkpoints; the last step and a SIGTERM are saved too."""
+    """Steps between checkpoints, each after a validation; the last step and a SIGTERM are saved too."""
     keep_last: int = Field(default=2, ge=1)
-    """Checkpoints kept; with 1, a damaged newest one leaves nothing to fall back to."""
+    """Newest checkpoints kept; with 1, a damaged newest one leaves nothing to fall back to."""
+    keep_best: int = Field(default=1, ge=0)
+    """Checkpoints kept besides for having the least validation loss."""
+
+
+class LaunchConfig(BaseConfig):
+    """Where the ranks run, and what happens when one dies."""
+
+    nodes: int = Field(default=1, ge=1)
+    """Machines. Each is given the same command, and all see the run folder and the dataset under the same path."""
+    rendezvous: str | None = Field(default=None, pattern=r"^[^\s:/]+:\d{1,5}$")
+    """``host:port`` of one of the machines, where they meet; the network must be private, there is no password."""
+    node_rank: int | None = Field(default=None, ge=0)
+    """Number of this machine, 0 to nodes − 1; machine 0 owns the run folder. None reads NODE_RANK, SLURM_NODEID or
+    JOB_COMPLETION_INDEX from the environment."""
+    max_restarts: int = Field(default=3, ge=0)
+    """How often all ranks are started again from the newest checkpoint after one died, before the command gives up."""
+    ray_gpus: int | None = Field(default=None, ge=0)
+    """Run on one machine of the Ray cluster at RAY_ADDRESS, with so many of its GPUs (0: CPUs alone); None: here."""
+
+    @model_validator(mode="after")
+    def _meet(self) -> Self:
+        if self.nodes > 1 and self.rendezvous is None:
+            raise ValueError(f"{self.nodes} nodes need a place to meet; set launch.rendezvous=HOST:PORT to one of them")
+        if self.nodes > 1 and self.ray_gpus is not None:
+            raise ValueError("a run on Ray takes one machine of the cluster; set nodes=1, or leave ray_gpus out")
+        if self.node_rank is not None and self.node_rank >= self.nodes:
+            raise ValueError(f"node_rank {self.node_rank} is not below nodes ({self.nodes}); they count from 0")
+        return self
 
 
 class PretrainConfig(BaseConfig):
@@ -130,16 +165,27 @@ class PretrainConfig(BaseConfig):
     accumulation). None takes the rank's whole share."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """``auto`` takes bf16 on a GPU and fp32 on a CPU, where bf16 is emulated and 5 to 37 times slower."""
-    zero_stage: Literal[1, 2] = 1
-    """DeepSpeed's partitioning: 1 shares optimiser state over ranks, 2 gradients too."""
+    zero_stage: Literal[0, 1, 2] = 1
+    """DeepSpeed's partitioning: 1 shares optimiser state over ranks, 2 gradients too, 0 nothing (fp32 only)."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more arithmetic."""
+    compile: bool = False
+    """Let ``torch.compile`` fuse the generator: a minute or two at each start, and a C++ compiler on a CPU."""
     world_size: int | None = Field(default=None, ge=1)
-    """Ranks on this machine; None takes all GPUs, or 2 on a CPU (1 when the batch is odd)."""
+    """Ranks on all machines together; None takes all GPUs, or 2 ranks a machine on CPUs (1 when the batch is odd)."""
+    launch: LaunchConfig = LaunchConfig()
+    """Where the ranks run."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """When the run is saved."""
     log_every: int = Field(default=10, ge=1)
     """Steps between lines of metrics."""
+    validate_every: int = Field(default=0, ge=0)
+    """Steps between validations; 0 validates before each checkpoint only."""
     picture_every: int = Field(default=0, ge=0)
-    """Steps between validations with a picture of reconstructed clips; 0 makes them at the end only."""
+    """Steps between pictures of reconstructed clips; 0 draws at the end only."""
+    peak_tflops: float | None = Field(default=None, gt=0)
+    """Peak of one device in the run's precision, in 10^12 FLOP/s, that MFU refers to; None measures what a large matrix
+    product reaches when the run starts."""
     max_skipped: int = Field(default=20, ge=1)
     """Steps in a row that may be skipped for a loss that is not finite; then the run has diverged."""
     seed: int = Field(default=0, ge=0)
@@ -147,15 +193,41 @@ class PretrainConfig(BaseConfig):
     init_from: str | None = None
     """Weight file or run folder to start from; None starts at random."""
 
+    def essence(self) -> dict[str, Any]:
+        """Return the settings that decide what is learnt, as plain data; all others may change during a run."""
+        return self.model_dump(mode="json", exclude=_FREE)
+
+    @property
+    def ranks_per_node(self) -> int:
+        """Ranks of each machine, once ``world_size`` is decided."""
+        return (self.world_size or self.launch.nodes) // self.launch.nodes
+
     @property
     def steps(self) -> int:
         """Optimiser steps of the whole run; the last one is always a full batch."""
         return -(-self.optim.total_clips // self.global_batch)
 
+    @field_validator("zero_stage", mode="before")
+    @classmethod
+    def _no_stage_3(cls, value: Any) -> Any:
+        if value == 3:
+            raise ValueError(
+                "stage 3 is not offered: it cuts up weights, and those of the largest network are 2.8 GB (ADR 12); "
+                "take 2, and activation_checkpointing=true where memory is short"
+            )
+        return value
+
     @model_validator(mode="after")
     def _divides(self) -> Self:
         if self.world_size is not None:
+            if self.world_size % self.launch.nodes:
+                raise ValueError(
+                    f"world_size {self.world_size} counts the ranks of all {self.launch.nodes} nodes and must be a "
+                    f"multiple; take {(self.world_size // self.launch.nodes + 1) * self.launch.nodes}"
+                )
             self.share(self.world_size)
+        if self.zero_stage == 0 and self.precision in ("bf16", "fp16"):
+            raise ValueError(f"zero_stage 0 keeps no fp32 masters for {self.precision}; take 1, or precision fp32")
         return self
 
     def share(self, world: int) -> tuple[int, int]:
@@ -178,3 +250,16 @@ class PretrainConfig(BaseConfig):
                 f"take one of {divisors}"
             )
         return micro, share // micro
+
+
+_FREE: dict[str, Any] = {
+    **dict.fromkeys(
+        (
+            "micro_batch", "activation_checkpointing", "compile", "world_size", "launch", "checkpoint", "log_every",
+            "validate_every", "picture_every", "peak_tflops", "max_skipped",
+        ),
+        True,
+    ),
+    "data": {"workers", "read_ahead", "cache_mb", "read_attempts", "probe_clips", "check_mb"},
+}  # fmt: skip
+"""How a run is computed and watched, in pydantic's form of ``exclude``."""

@@ -9,20 +9,21 @@ import numpy as np
 import torch
 
 
-def seed_everything(seed: int, rank: int) -> None:
+def seed_everything(seed: int, rank: int, step: int = 0) -> None:
     """Seed Python, NumPy and torch (all devices) on this rank; ranks differ, so that their noise is independent.
 
-    Weights must therefore be made before this call, from the seed alone.
+    Weights must therefore be made before this call, from the seed alone. A run that goes on after ``step`` with another
+    number of ranks has no state to put back and begins anew here; the gradient penalty is the only one to draw from it.
     """
-    mixed = rank_seed(seed, rank)
+    mixed = rank_seed(seed, rank, step)
     random.seed(mixed)
     np.random.seed(mixed)
     torch.manual_seed(mixed)
 
 
-def rank_seed(seed: int, rank: int) -> int:
-    """Return the seed of one rank's generators, in [0, 2^32)."""
-    return int(np.random.SeedSequence(entropy=seed, spawn_key=(rank,)).generate_state(1)[0])
+def rank_seed(seed: int, rank: int, step: int = 0) -> int:
+    """Return the seed of one rank's generators from ``step`` on, in [0, 2^32)."""
+    return int(np.random.SeedSequence(entropy=seed, spawn_key=(rank, step)).generate_state(1)[0])
 
 
 def random_state() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -121,6 +121,7 @@ def build_engines(
     accumulation: int,
     precision: Precision,
     zero_stage: int = 1,
+    compiled: bool = False,
 ) -> Engines:
     """Wrap both networks. Collective: every rank calls it with equal weights.
 
@@ -132,11 +133,14 @@ def build_engines(
         micro_batch: clips per rank and forward.
         accumulation: forwards per optimiser step.
         precision: what the networks compute in; master weights and moments stay fp32.
-        zero_stage: 1 or 2.
+        zero_stage: 0, 1 or 2.
+        compiled: fuse the generator with ``torch.compile``; the names of its parameters stay.
     """
     import deepspeed
 
     settings = deepspeed_settings(micro_batch, accumulation, dist.get_world_size(), precision, zero_stage)
+    if compiled:
+        generator.compile()
     wrapped: list[Any] = []
     for network in (generator, discriminator):
         if network is None:
@@ -161,6 +165,24 @@ def frozen(network: nn.Module) -> Iterator[nn.Module]:
         yield network
     finally:
         network.requires_grad_(True)
+
+
+def remember(engine: Any) -> Callable[[], None]:
+    """Return what puts this rank's weights, masters and moments back to what they are now; for small networks."""
+    base = getattr(engine.optimizer, "optimizer", engine.optimizer)  # ZeRO wraps ours around its parts
+    parts = [*engine.module.parameters(), *(part for group in base.param_groups for part in group["params"])]
+    kept = [(part, part.detach().clone()) for part in parts]
+    moments = {part: {name: value.clone() for name, value in state.items()} for part, state in base.state.items()}
+
+    @torch.no_grad()
+    def undo() -> None:
+        for part, value in kept:
+            part.copy_(value)
+        for part, state in base.state.items():
+            for name, value in state.items():
+                value.copy_(moments[part][name]) if part in moments else value.zero_()
+
+    return undo
 
 
 def full_state(engine: Any) -> dict[str, Tensor]:

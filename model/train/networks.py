@@ -5,16 +5,18 @@ from __future__ import annotations
 import torch
 
 from infra.errors import ConfigError
+from model.masking import visible_tokens
 from model.nets.config import ModelConfig, model_config
 from model.nets.discriminator import Discriminator
 from model.nets.factory import build_discriminator, build_mae
+from model.nets.flops import step_flops
 from model.nets.mae import MaskedAutoencoder
 from model.train_config import PretrainConfig
 from model.weights import LoadedWeights, load_weights
 
 
 def model_shape(cfg: PretrainConfig) -> ModelConfig:
-    """Return the shape of the network that the settings name."""
+    """Return the shape of the network that the settings name, as it is saved with its weights."""
     return model_config(cfg.model.name, **cfg.model.overrides)
 
 
@@ -25,12 +27,23 @@ def build_networks(cfg: PretrainConfig) -> tuple[MaskedAutoencoder, Discriminato
     """
     shape = model_shape(cfg)
     torch.manual_seed(cfg.seed)
-    generator = build_mae(shape)
+    recompute = cfg.activation_checkpointing or shape.activation_checkpointing
+    generator = build_mae(shape.model_copy(update={"activation_checkpointing": recompute}))
     discriminator = build_discriminator(shape)  # drawn even when it is not used: the generator is the same either way
     if (weights := first_weights(cfg)) is not None:
         generator.load_state_dict(weights.network, strict=False)
         discriminator.load_state_dict(weights.discriminator, strict=False)
     return generator, discriminator if cfg.adversarial.enabled else None
+
+
+def clip_flops(cfg: PretrainConfig) -> int:
+    """Return the arithmetic of one clip in a training step, in FLOPs; the gradient penalty's is left out."""
+    shape = model_shape(cfg)
+    visible, adversarial = visible_tokens(shape.grid, cfg.mask.ratio), cfg.adversarial
+    return step_flops(
+        shape, visible, shape.tokens - visible, adversarial=adversarial.enabled, d_steps=adversarial.d_steps,
+        g_steps=adversarial.g_steps,
+    )  # fmt: skip
 
 
 def first_weights(cfg: PretrainConfig) -> LoadedWeights | None:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from model.data.batch import ClipBatch
 from model.losses import adversarial_loss, discriminator_loss, gradient_penalty, reconstruction_loss
-from model.train.engines import Engines, frozen
+from model.train.engines import Engines, frozen, remember
 from model.train_config import AdversarialConfig
 
 
@@ -64,7 +64,9 @@ def pretrain_step(engines: Engines, batches: Sequence[ClipBatch], cfg: Adversari
         batches: one micro-batch per accumulation, all of one size, on the engines' device.
         cfg: adversarial settings.
 
-    A loss that is not finite on any rank makes all ranks skip both updates, so the run equals one without this step.
+    A loss or a gradient that is not finite on any rank makes all ranks skip both updates, so the run equals one without
+    this step. DeepSpeed alone lets the engine skip whose gradients those are (fp16's loss scale overflows every few
+    thousand steps) and steps the other, so what the discriminator did is then undone.
     """
     if len(batches) != engines.accumulation:
         raise ValueError(f"{len(batches)} micro-batches, and the engines accumulate {engines.accumulation}")
@@ -74,27 +76,38 @@ def pretrain_step(engines: Engines, batches: Sequence[ClipBatch], cfg: Adversari
         judged = [_judge(engines, forward, cfg) for forward in forwards]
     reconstruction = _mean([forward.loss for forward in forwards])
     d_loss = _mean([judgement.wasserstein for judgement in judged])
+    skipped = StepResult(reconstruction, torch.zeros_like(d_loss), d_loss, False, None, None)
     if not _all_finite(engines.device, reconstruction, d_loss):
-        return StepResult(reconstruction, torch.zeros_like(d_loss), d_loss, False, None, None)
+        return skipped
 
     discriminator = engines.discriminator
     if discriminator is not None:
+        undo = remember(discriminator)
         for repeat in range(cfg.d_steps):
             for forward, first in zip(forwards, judged, strict=True):
                 judgement = first if single and repeat == 0 else _judge(engines, forward, cfg)
                 discriminator.backward(judgement.wasserstein + cfg.gp_weight * judgement.penalty)
                 discriminator.step()
+            if not discriminator.was_step_applied():
+                undo()
+                return skipped
 
     adversarial = []
-    for batch, forward in zip(batches, forwards, strict=True):
-        current = forward if single else _forward(engines, batch)
-        term = _adversarial_loss(engines, current)
-        engines.generator.backward(current.loss + cfg.weight * term)
-        engines.generator.step()
-        adversarial.append(term.detach())
+    for repeat in range(cfg.g_steps):
+        for batch, forward in zip(batches, forwards, strict=True):
+            current = forward if single and repeat == 0 else _forward(engines, batch)
+            term = _adversarial_loss(engines, current)
+            engines.generator.backward(current.loss + cfg.weight * term)
+            engines.generator.step()
+            adversarial.append(term.detach())
+        if repeat == 0 and not engines.generator.was_step_applied():
+            if discriminator is not None:
+                undo()
+            return skipped
     return StepResult(
-        reconstruction, _mean(adversarial), d_loss, True, _grad_norm(engines.generator), _grad_norm(discriminator)
-    )
+        reconstruction, _mean(adversarial[: len(batches)]), d_loss, True, _grad_norm(engines.generator),
+        _grad_norm(discriminator),
+    )  # fmt: skip
 
 
 def forward_generator(network: Callable[..., Any], batch: ClipBatch) -> tuple[Tensor, Tensor]:

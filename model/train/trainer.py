@@ -16,12 +16,16 @@ from infra.errors import TrainingError
 from infra.launcher import ExitStatus
 from infra.metrics import MetricSink
 from infra.progress import Progress
+from model.data.batch import ClipBatch
 from model.data.loader import ClipLoader
-from model.train.checkpoint import TrainState, save_checkpoint
+from model.train.checkpoint import save_checkpoint
+from model.train.checkpoint_folder import TrainState
 from model.train.engines import Engines
+from model.train.meter import Meter
 from model.train.run_folder import WEIGHTS
 from model.train.schedule import learning_rate
 from model.train.step import StepResult, pretrain_step
+from model.train.validate import VAL_LOSS, Validation
 from model.train_config import PretrainConfig
 
 logger = logging.getLogger(__name__)
@@ -55,8 +59,9 @@ class Trainer:
         micro_batch: clips per forward.
         digest: of ``cfg``, kept in checkpoints.
         sink: where numbers go; a null sink off rank 0.
+        meter: adds up where time goes.
         stop: looked at between steps.
-        validate: called by all ranks with the step at each validation; returns further metrics.
+        validation: measures and draws.
         write_weights: called by all ranks with a path and the step; writes the weights there.
         step: finished steps.
         skipped: latest steps in a row that were not finite.
@@ -69,8 +74,9 @@ class Trainer:
     micro_batch: int
     digest: str
     sink: MetricSink
+    meter: Meter
     stop: StopSignal
-    validate: Callable[[int], dict[str, float]]
+    validation: Validation
     write_weights: Callable[[Path, int], None]
     step: int = 0
     skipped: int = 0
@@ -88,49 +94,73 @@ class Trainer:
         Raises:
             TrainingError: too many steps in a row were not finite; raised on all ranks.
         """
-        cfg, world = self.cfg, dist.get_world_size()
-        while self.step < cfg.steps:
+        while self.step < self.cfg.steps:
             started = time.monotonic()
             batch = next(self.loader)
             waited = time.monotonic() - started
-            rate = learning_rate(self.step * cfg.global_batch, cfg.global_batch, cfg.optim)
-            self.engines.set_learning_rate(rate, cfg.optim.discriminator_lr_scale)
-            micro_batches = [part.to(self.engines.device) for part in batch.split(self.micro_batch)]
-            result = pretrain_step(self.engines, micro_batches, cfg.adversarial)
-            self.step += 1
-            self.skipped = 0 if result.is_finite else self.skipped + 1
-            last = self.step == cfg.steps
-            if self.step % cfg.log_every == 0 or self.step == 1 or last:
-                losses = average_over_ranks(result, self.engines.device)
-                elapsed = time.monotonic() - started
-                self.sink.log(self.step, _metrics(losses, result, rate, elapsed, waited, cfg.global_batch))
-                progress.update(0, note=f"loss {losses[0]:.4f}")
+            rate = self._step(batch)
+            self.meter.add(time.monotonic() - started, waited)
+            if self.step == 1 or self._due(self.cfg.log_every):
+                self._log(rate, progress)
             progress.update(1)
-            if not result.is_finite:
-                logger.warning("step %d skipped on all ranks: a loss is not finite", self.step)
-            if self.skipped >= cfg.max_skipped:
-                raise TrainingError(
-                    f"diverged: the losses of {self.skipped} steps in a row, up to step {self.step}, are not finite; "
-                    "lower optim.base_lr or raise optim.warmup_clips, and start a new run folder"
-                )
             stopping = any_rank(self.stop.is_set, self.engines.device)
-            looked_at = last or (cfg.picture_every and self.step % cfg.picture_every == 0 and not stopping)
-            if looked_at and (measured := self.validate(self.step)):
-                self.sink.log(self.step, measured)
-            if last or stopping or self.step % cfg.checkpoint.every_steps == 0:
-                self.save(world)
+            last, saving = self.step == self.cfg.steps, self._due(self.cfg.checkpoint.every_steps)
+            measured: dict[str, float] = {}
+            if last or not stopping:
+                measured = self._look(measure=saving or self._due(self.cfg.validate_every))
+            if saving or stopping:
+                self.save(measured.get(VAL_LOSS))
             if stopping and not last:
                 return ExitStatus.PREEMPTED
         return ExitStatus.DONE
 
-    def save(self, world: int) -> None:
-        """Write a checkpoint of the current step. Collective."""
-        state = TrainState(self.step, self.loader.state_dict(), self.digest, world, self.skipped)
+    def save(self, val_loss: float | None) -> None:
+        """Write a checkpoint of the current step, whose validation loss this is. Collective."""
+        state = TrainState(
+            self.step, self.loader.state_dict(), self.digest, dist.get_world_size(), self.skipped, val_loss
+        )
         folder = save_checkpoint(
             self.run_dir, self.engines, state, keep_last=self.cfg.checkpoint.keep_last,
+            keep_best=self.cfg.checkpoint.keep_best,
             add=lambda folder: self.write_weights(folder / WEIGHTS, self.step),
         )  # fmt: skip
         logger.info("checkpoint %s", folder)
+
+    def _step(self, batch: ClipBatch) -> float:
+        """Take one step; return its learning rate."""
+        cfg = self.cfg
+        rate = learning_rate(self.step * cfg.global_batch, cfg.global_batch, cfg.optim)
+        self.engines.set_learning_rate(rate, cfg.optim.discriminator_lr_scale)
+        micro_batches = [part.to(self.engines.device) for part in batch.split(self.micro_batch)]
+        self.result = pretrain_step(self.engines, micro_batches, cfg.adversarial)
+        self.step += 1
+        self.skipped = 0 if self.result.is_finite else self.skipped + 1
+        if self.skipped:
+            logger.warning("step %d skipped on all ranks: a loss or gradient is not finite", self.step)
+        if self.skipped >= cfg.max_skipped:
+            raise TrainingError(
+                f"diverged: losses or gradients of {self.skipped} steps in a row, up to step {self.step}, are not "
+                "finite; lower optim.base_lr or raise optim.warmup_clips, and start a new run folder"
+            )
+        return rate
+
+    def _due(self, every: int) -> bool:
+        """Whether something is due that happens every so many steps (0: never) and after the last one."""
+        return self.step == self.cfg.steps or (every > 0 and self.step % every == 0)
+
+    def _log(self, rate: float, progress: Progress) -> None:
+        losses = average_over_ranks(self.result, self.engines.device)
+        self.sink.log(self.step, losses | _facts(self.result, rate) | self.meter.read())
+        progress.update(0, note=f"loss {losses['loss/reconstruction']:.4f}")
+
+    def _look(self, *, measure: bool) -> dict[str, float]:
+        """Draw where it is due, and measure; return the measurements."""
+        if self._due(self.cfg.picture_every):
+            self.validation.draw(self.step)
+        measured = self.validation.measure() if measure else {}
+        if measured:
+            self.sink.log(self.step, measured)
+        return measured
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:
@@ -140,27 +170,15 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     return bool(flags.item())
 
 
-def average_over_ranks(result: StepResult, device: torch.device) -> list[float]:
-    """Return (reconstruction, adversarial_g, discriminator) averaged over ranks. Collective."""
+def average_over_ranks(result: StepResult, device: torch.device) -> dict[str, float]:
+    """Return the three losses averaged over ranks. Collective."""
     losses = torch.stack([result.reconstruction, result.adversarial_g, result.discriminator]).float().to(device)
     dist.all_reduce(losses)
-    return (losses / dist.get_world_size()).tolist()
+    names = ("loss/reconstruction", "loss/adversarial_g", "loss/discriminator")
+    return dict(zip(names, (losses / dist.get_world_size()).tolist(), strict=True))
 
 
-def _metrics(
-    losses: list[float], result: StepResult, rate: float, elapsed: float, waited: float, clips: int
-) -> dict[str, float]:
-    values = {
-        "loss/reconstruction": losses[0],
-        "loss/adversarial_g": losses[1],
-        "loss/discriminator": losses[2],
-        "lr": rate,
-        "data/clips(1/s)": clips / elapsed,
-        "time/step(s)": elapsed,
-        "time/data_wait(%)": 100 * waited / elapsed,
-    }
-    if result.grad_norm_g is not None:
-        values["grad_norm/g"] = result.grad_norm_g
-    if result.grad_norm_d is not None:
-        values["grad_norm/d"] = result.grad_norm_d
-    return values
+def _facts(result: StepResult, rate: float) -> dict[str, float]:
+    """Learning rate and gradient norms; the norms are missing where nothing was updated."""
+    norms = {"grad_norm/g": result.grad_norm_g, "grad_norm/d": result.grad_norm_d}
+    return {"lr": rate, **{name: norm for name, norm in norms.items() if norm is not None}}

@@ -1,6 +1,8 @@
 """Kill pretraining in every way it can die; the same command afterwards must end in the same weights, bit for bit."""
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from safetensors.torch import load_file
 
 from infra.config import dump_config
 from infra.metrics import read_metrics
-from model.train.checkpoint import FOLDER, list_checkpoints
+from model.train.checkpoint_folder import FOLDER, check, list_checkpoints
 from model.train.run_folder import WEIGHTS
 from tests.support.pretraining import face_dataset, small_config
 
@@ -22,11 +24,24 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 240
-COMMAND = (
-    "import sys; from pathlib import Path; from infra.config import load_config; from model.pretrain import pretrain; "
-    "from model.train_config import PretrainConfig; "
-    "pretrain(load_config(PretrainConfig, sys.argv[1]), Path(sys.argv[2]))"
-)
+COMMAND = """
+import sys
+from pathlib import Path
+
+from infra.config import load_config
+from infra.errors import ProjectError
+from infra.log import configure_logging
+from model.pretrain import pretrain
+from model.train.start import is_follower, join
+from model.train_config import PretrainConfig
+
+configure_logging()
+cfg = load_config(PretrainConfig, sys.argv[1], sys.argv[3:])
+try:
+    (join if is_follower(cfg) else pretrain)(cfg, Path(sys.argv[2]))
+except ProjectError as error:
+    sys.exit(str(error))
+"""
 
 
 class Runs:
@@ -38,11 +53,11 @@ class Runs:
         self.config = folder / "pretrain.yaml"
         self.config.write_text(dump_config(settings))
 
-    def start(self, name: str) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    def start(self, name: str, *overrides: str, **env: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **env}
         log = (self.folder / f"{name}.log").open("ab")
         return subprocess.Popen(
-            [sys.executable, "-c", COMMAND, str(self.config), str(self.folder / name)],
+            [sys.executable, "-c", COMMAND, str(self.config), str(self.folder / name), *overrides],
             cwd=ROOT, env=environment, stdout=log, stderr=log,
         )  # fmt: skip
 
@@ -73,8 +88,12 @@ def undisturbed(runs) -> dict[str, torch.Tensor]:
 
 def ranks_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The worker processes of a launch."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if "RANK" in child.environ() and "LOCAL_RANK" in child.environ()]
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # a zombie, too
+                found += [child] if {"RANK", "LOCAL_RANK"} <= child.environ().keys() else []
+    return found
 
 
 def gone(processes: list[psutil.Process]) -> None:
@@ -83,16 +102,14 @@ def gone(processes: list[psutil.Process]) -> None:
     assert not alive
 
 
-@pytest.mark.parametrize("victim", ["a rank", "torchrun", "the command"])
+@pytest.mark.parametrize("victim", ["torchrun", "the command"])
 def test_a_run_killed_and_started_again_ends_in_the_same_weights(runs, undisturbed, victim):
     """SIGKILL, in the middle of a step, of each process of the launch; no process may outlive it."""
     name = victim.replace(" ", "-")
     process = runs.start(name)
     runs.wait_for_step(name, 5)
     family = psutil.Process(process.pid).children(recursive=True)
-    if victim == "a rank":
-        ranks_of(process)[-1].kill()
-    elif victim == "torchrun":
+    if victim == "torchrun":
         psutil.Process(process.pid).children()[0].kill()
     else:
         process.kill()
@@ -101,6 +118,46 @@ def test_a_run_killed_and_started_again_ends_in_the_same_weights(runs, undisturb
     assert process.returncode != 0
     assert not (runs.folder / name / WEIGHTS).exists()
     weights = runs.finish(name)
+    assert all(torch.equal(weights[key], undisturbed[key]) for key in undisturbed)
+
+
+def test_a_run_that_loses_a_rank_goes_on_by_itself_to_the_same_weights(runs, undisturbed):
+    """SIGKILL of rank 1, as the kernel does when memory is short: no second command may be needed."""
+    process = runs.start("restarted")
+    runs.wait_for_step("restarted", 5)
+    ranks_of(process)[-1].kill()
+    assert process.wait(PATIENCE_S) == 0
+    assert "resuming after step" in (runs.folder / "restarted.log").read_text()
+    weights = load_file(runs.folder / "restarted" / WEIGHTS)
+    assert all(torch.equal(weights[key], undisturbed[key]) for key in undisturbed)
+
+
+def test_restarts_end_and_the_sentence_says_how_to_go_on(runs):
+    """Catches a machine that restarts a dying run for ever: here no rank can write its second checkpoint.
+
+    A file size limit stands for a full disk: it stops a write in the middle, as ENOSPC does.
+    """
+    process = runs.start("full", "launch.max_restarts=1")
+    runs.wait_for_step("full", 3)
+    first = runs.folder / "full" / FOLDER / "step-000003"
+    limited: set[int] = set()
+    while process.poll() is None:
+        for rank in ranks_of(process) if first.exists() else []:
+            if rank.pid not in limited:
+                limited.add(rank.pid)
+                resource.prlimit(rank.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
+        time.sleep(0.05)
+    assert process.returncode != 0
+    assert len(limited) == 4  # two ranks, started twice
+    sentence = (runs.folder / "full.log").read_text().strip().splitlines()[-1]
+    assert "could not be written" in sentence
+    assert "goes on" in sentence
+    assert check(list_checkpoints(runs.folder / "full")[-1]) is None
+
+
+def test_a_disk_that_was_full_costs_nothing_but_time(runs, undisturbed):
+    """What the run above left must be enough to end in the same weights."""
+    weights = runs.finish("full")
     assert all(torch.equal(weights[key], undisturbed[key]) for key in undisturbed)
 
 

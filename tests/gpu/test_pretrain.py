@@ -12,7 +12,7 @@ from infra.metrics import read_metrics
 from model.data.batch import collate
 from model.losses import reconstruction_loss
 from model.pretrain import PretrainReport, pretrain
-from model.train.checkpoint import list_checkpoints
+from model.train.checkpoint_folder import list_checkpoints
 from model.train.networks import build_networks
 from model.train.sources import open_source
 from model.train.step import forward_generator

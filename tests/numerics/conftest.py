@@ -12,15 +12,20 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_scenarios(out: Path, world: int) -> dict[str, Any]:
-    """Run every scenario on ``world`` ranks of this machine."""
+def torchrun(module: str, *arguments: Path | str, world: int) -> None:
+    """Run a module of the tests on ``world`` ranks of this machine."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [*command, "-m", "tests.support.engine_scenarios", str(out)],
+        [*command, "-m", module, *map(str, arguments)],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+def run_scenarios(out: Path, world: int) -> dict[str, Any]:
+    """Run every scenario on ``world`` ranks."""
+    torchrun("tests.support.engine_scenarios", out, world=world)
     return torch.load(out / "results.pt", weights_only=False)
 
 

@@ -29,6 +29,8 @@ def assert_equal_runs(found: dict, plain: dict, tolerance: float) -> None:
         ("two_ranks", "accumulation 1", 2),
         ("two_ranks", "accumulation 2", 4),
         ("two_ranks", "zero 2", 4),
+        ("two_ranks", "zero 0", 2),
+        ("two_ranks", "zero 0, accumulation 2", 4),
     ],
 )
 def test_the_engines_equal_a_plain_loop_over_the_same_split(request, world, scenario, parts):
@@ -56,6 +58,14 @@ def test_several_discriminator_steps_are_steps_on_the_same_prediction(any_world)
     assert_equal_runs(any_world["parity"]["two d_steps"], plain, 1e-5)
     once = any_world["parity"]["accumulation 1"]["D"]
     assert largest_difference(plain["D"], once, skip=LAST_BIAS) > 1e-3
+
+
+def test_several_generator_steps_are_steps_on_new_predictions(any_world):
+    """Catches a second G step on the prediction of the first, whose graph is spent."""
+    parts = any_world["resume"]["resumed 1"]["state"].world_size
+    plain = plain_run(STEPS, parts, batch=BATCH, rate=RATE, weight=0.5, g_steps=2)
+    assert_equal_runs(any_world["parity"]["two g_steps"], plain, 1e-5)
+    assert largest_difference(plain["G"], any_world["parity"]["accumulation 1"]["G"]) > 1e-3
 
 
 def test_the_gradient_penalty_reaches_the_discriminator_alone(any_world):
@@ -105,6 +115,16 @@ def test_a_loss_that_is_nan_on_one_rank_skips_both_updates_on_all(any_world, acc
     for network in ("G", "D"):
         assert largest_difference(poisoned[network], without[network]) == 0.0
         assert all(torch.isfinite(value).all() for value in poisoned[network].values())
+
+
+def test_fp16_gradients_that_overflow_in_one_engine_skip_both(any_world):
+    """Catches D stepping, moments and all, where G overflows: the run must equal one without those steps."""
+    whole, rest, skipped = (any_world["overflow"][name] for name in ("whole", "rest", "skipped"))
+    assert 3 < skipped < STEPS * 2 - 1
+    assert [is_finite for *_, is_finite in whole["steps"][skipped:]] == [True] * (STEPS * 2 - skipped)
+    assert whole["steps"][skipped:] == rest["steps"]
+    for network in ("G", "D"):
+        assert largest_difference(whole[network], rest[network]) == 0.0
 
 
 def test_losses_fall_and_are_finite(any_world):

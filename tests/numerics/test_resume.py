@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.support.engine_scenarios import SETTINGS
+from tests.support.engine_scenarios import RESUMED
 from tests.support.plain_loop import largest_difference
 
 
-@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize("kind", RESUMED)
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(any_world, kind):
     """Catches a checkpoint without moments, master weights, counters or random state."""
     results = any_world["resume"]
@@ -67,3 +67,15 @@ def test_only_damaged_checkpoints_stop_the_run_and_none_at_all_starts_it(any_wor
     assert "is whole" in any_world["damage"]["all damaged"]
     assert any_world["damage"]["none"] is None
     assert any_world["damage"]["kept"] == ["step-000001", "step-000002"]
+
+
+def test_the_best_by_validation_stays_beside_the_newest(any_world):
+    """Catches a best that is pruned by age, a NaN that is called best, and one that was never measured."""
+    assert any_world["keeping"]["kept"] == ["step-000002", "step-000004"]
+    assert any_world["keeping"]["best"] == "step-000002"
+
+
+def test_a_disk_without_room_is_refused_by_all_ranks_before_one_writes(any_world):
+    """Catches ranks that stop half-way, and a good checkpoint that is given up for one that cannot be written."""
+    assert "GB free" in any_world["keeping"]["full"]
+    assert any_world["keeping"]["after"] == ["step-000002", "step-000004"]

@@ -7,10 +7,13 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,14 +21,8 @@ import torch.distributed as dist
 
 from infra.errors import CheckpointError
 from model.data.batch import ClipBatch
-from model.train.checkpoint import (
-    COMPLETE,
-    FOLDER,
-    TrainState,
-    list_checkpoints,
-    load_checkpoint,
-    save_checkpoint,
-)
+from model.train.checkpoint import load_checkpoint, save_checkpoint
+from model.train.checkpoint_folder import BEST, COMPLETE, FOLDER, TrainState, check, list_checkpoints
 from model.train.determinism import random_state, seed_everything
 from model.train.engines import Engines, build_engines, full_state, init_distributed
 from model.train.step import pretrain_step
@@ -44,6 +41,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},  # another optimiser inside DeepSpeed, the one that GPUs get
     "bf16, 2": {"accumulation": 2, "precision": "bf16"},
 }
+RESUMED = SETTINGS | {"zero 0": {"zero_stage": 0}, "zero 2, 2": {"accumulation": 2, "zero_stage": 2}}
+OVERFLOWING = AdversarialConfig(weight=300)
+"""In fp16 the generator's gradients overflow at the first loss scale, and the discriminator's do not."""
 Poison = Callable[[int, ClipBatch], ClipBatch]
 
 
@@ -112,6 +112,9 @@ def parity(bench: Bench) -> dict[str, Any]:
         if BATCH // bench.world // accumulation:
             found[f"accumulation {accumulation}"] = bench.run(bench.engines(accumulation), range(STEPS))
     found["zero 2"] = bench.run(bench.engines(2, zero_stage=2), range(STEPS))
+    found["zero 0"] = bench.run(bench.engines(zero_stage=0), range(STEPS))
+    found["zero 0, accumulation 2"] = bench.run(bench.engines(2, zero_stage=0), range(STEPS))
+    found["two g_steps"] = bench.run(bench.engines(), range(STEPS), AdversarialConfig(weight=0.5, g_steps=2))
     found["bf16"] = bench.run(bench.engines(precision="bf16"), range(STEPS))
     found["gradient penalty"] = bench.run(bench.engines(), range(STEPS), PENALISED)
     found["two d_steps"] = bench.run(bench.engines(), range(STEPS), AdversarialConfig(weight=0.5, d_steps=2))
@@ -143,10 +146,22 @@ def bad_step(bench: Bench) -> dict[str, Any]:
     }
 
 
+def overflow(bench: Bench) -> dict[str, Any]:
+    """fp16 on a CPU, which DeepSpeed refuses and torch can do: loss scales that overflow, as on a GPU."""
+    from deepspeed.accelerator import get_accelerator
+
+    get_accelerator().is_fp16_supported = lambda: True
+    whole = bench.run(bench.engines(precision="fp16"), range(2 * STEPS), OVERFLOWING)
+    skipped = [is_finite for _, _, is_finite in whole["steps"]].index(True)
+    rest = bench.engines(precision="fp16")
+    rest.generator.optimizer.loss_scaler.cur_scale = 2.0 ** (16 - skipped + 1)  # DeepSpeed forgives the first
+    return {"whole": whole, "rest": bench.run(rest, range(skipped, 2 * STEPS), OVERFLOWING), "skipped": skipped}
+
+
 def resume(bench: Bench, out: Path) -> dict[str, Any]:
     """Steps 0..5 at once, and 0..2, save, fresh engines with other weights, load, 3..5."""
     found: dict[str, Any] = {}
-    for name, options in SETTINGS.items():
+    for name, options in RESUMED.items():
         whole = bench.engines(**options)
         noise = [torch.rand(1).item() for _ in range(2)]
         bench.run(whole, range(3), PENALISED)
@@ -210,6 +225,27 @@ def damage(bench: Bench, out: Path) -> dict[str, Any]:
     return found
 
 
+def keeping(bench: Bench, out: Path) -> dict[str, Any]:
+    """Four checkpoints with validation losses, of which the newest and the best stay; and one for which no room is."""
+    folder, engines = out / "keeping", bench.engines()
+    for step, loss in ((1, 0.5), (2, 0.2), (3, math.nan), (4, None)):
+        state = replace(bench.state(step), val_loss=loss)
+        save_checkpoint(folder, engines, state, keep_last=1, keep_best=1)
+    found: dict[str, Any] = {
+        "kept": [path.name for path in list_checkpoints(folder)],
+        "best": (folder / FOLDER / BEST).read_text(),
+    }
+    free = shutil.disk_usage
+    shutil.disk_usage = lambda path: SimpleNamespace(free=5000)  # type: ignore[assignment]
+    try:
+        save_checkpoint(folder, engines, bench.state(5), keep_last=2)
+    except CheckpointError as error:
+        found["full"] = str(error)
+    shutil.disk_usage = free
+    found["after"] = sorted(path.name for path in (folder / FOLDER).glob("step-*") if check(path) is None)
+    return found
+
+
 def _flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -246,6 +282,8 @@ def main() -> None:
         "bad step": bad_step(bench),
         "resume": resume(bench, out),
         "damage": damage(bench, out),
+        "overflow": overflow(bench),
+        "keeping": keeping(bench, out),
     }
     if bench.rank == 0:
         torch.save(results, out / "results.pt")

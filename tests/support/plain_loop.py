@@ -17,6 +17,7 @@ def plain_run(
     rate: float,
     weight: float,
     d_steps: int = 1,
+    g_steps: int = 1,
     gp_weight: float = 0.0,
 ) -> dict[str, dict[str, Tensor]]:
     """Train with each batch cut into ``parts``: D over all parts and a step, then G over all parts and a step.
@@ -43,11 +44,12 @@ def plain_run(
                     loss = loss + gp_weight * penalty(discriminator, fake, real, mix)
                 (loss / parts).backward()
             optimizers[1].step()
-        optimizers[0].zero_grad()
-        for clip, mask in inputs:
-            fake, real = generator(clip, mask)
-            (((fake - real).square().mean() - weight * discriminator(fake).mean()) / parts).backward()
-        optimizers[0].step()
+        for _ in range(g_steps):
+            optimizers[0].zero_grad()
+            for clip, mask in inputs:
+                fake, real = generator(clip, mask)
+                (((fake - real).square().mean() - weight * discriminator(fake).mean()) / parts).backward()
+            optimizers[0].step()
     return {"G": _state(generator), "D": _state(discriminator)}
 
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from infra.config import load_config
-from model.train.checkpoint import FOLDER, list_checkpoints
+from model.train.checkpoint_folder import FOLDER, list_checkpoints
 from model.train.run_folder import WEIGHTS
 from model.train_config import PretrainConfig
 from tests.support.clip_dataset import drawn_face, write_clip_dataset

@@ -10,12 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from infra.errors import ConfigError, DatasetError
+from infra.errors import ConfigError, CorruptShardError, DatasetError
 from infra.metrics import read_metrics
 from infra.run import CONFIG_FILE
 from model.pretrain import PretrainReport, decide, pretrain
-from model.train.checkpoint import list_checkpoints
+from model.train.checkpoint_folder import BEST, list_checkpoints, read_state
 from model.train.run_folder import hold_run, release_run
+from model.train.start import NODE_NUMBERS, is_follower, join
 from model.weights import load_weights
 from tests.support.pretraining import cut_off, face_dataset, small_config
 
@@ -67,10 +68,23 @@ def test_every_step_is_measured_and_validation_is_measured_at_the_end(report):
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     wanted = {
         "loss/reconstruction", "loss/adversarial_g", "loss/discriminator", "grad_norm/g", "grad_norm/d", "lr",
-        "data/clips(1/s)", "time/step(s)", "time/data_wait(%)",
+        "data/clips(1/s)", "time/step(s)", "time/data_wait(%)", "speed/achieved(TFLOP/s)", "speed/mfu(%)",
+        "memory/peak(GiB)",
     }  # fmt: skip
     assert all(wanted <= row.keys() for row in rows)
+    assert all(0 < row["speed/mfu(%)"] < 150 for row in rows)
     assert rows[-1]["loss/val_reconstruction"] == pytest.approx(report.score.mse, rel=1e-4)
+
+
+def test_every_checkpoint_was_validated_and_the_best_is_named(report):
+    """Catches a best that is chosen by a loss of another step."""
+    measured = {row["step"]: row for row in read_metrics(report.run_dir) if "loss/val_reconstruction" in row}
+    folders = list_checkpoints(report.run_dir)
+    assert list(measured) == [5, 10, STEPS]
+    assert all(row["probe/spread"] > 0 and row["probe/effective_rank"] >= 1 for row in measured.values())
+    losses = {folder.name: read_state(folder).val_loss for folder in folders}
+    assert list(losses.values()) == [row["loss/val_reconstruction"] for row in measured.values()]
+    assert (folders[0].parent / BEST).read_text() == min(losses, key=lambda name: losses[name])
 
 
 def test_the_picture_has_three_rows_for_each_clip(report):
@@ -95,6 +109,21 @@ def test_a_run_cut_off_and_resumed_gives_the_same_weights_bit_for_bit(report, da
     whole, again = load_file(report.weights), load_file(resumed.weights)
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_run_goes_on_with_another_number_of_ranks_where_it_was(report, dataset, tmp_path):
+    """Catches weights that move in conversion, and clips or masks that follow ranks: the first loss tells all of them.
+
+    Later ones differ by the noise of the gradient penalty, which ranks draw.
+    """
+    folder = cut_off(report.run_dir, tmp_path / "resized")
+    pretrain(small_config(dataset, "world_size=1", "micro_batch=2"), folder)
+    then, now = (
+        {row["step"]: row["loss/reconstruction"] for row in read_metrics(run)} for run in (report.run_dir, folder)
+    )
+    assert now[6] == pytest.approx(then[6], rel=1e-5)
+    assert now[STEPS] == pytest.approx(then[STEPS], rel=0.05)
+    assert [read_state(path).world_size for path in list_checkpoints(folder)] == [2, 1, 1]
 
 
 def test_a_finished_run_is_reported_and_not_trained_again(report, dataset):
@@ -144,6 +173,53 @@ def test_what_cannot_work_is_refused_before_ranks_start(dataset, tmp_path, overr
     with pytest.raises(error, match=sentence):
         pretrain(small_config(dataset, override), folder)
     assert not folder.exists()
+
+
+def test_a_damaged_shard_is_one_sentence_before_ranks_start(dataset, tmp_path):
+    """Catches a run that dies of it after days, at the clip that it holds."""
+    shutil.copytree(dataset, tmp_path / "dataset")
+    shard = next((tmp_path / "dataset" / "shards").iterdir())
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(bytes(data))
+    with pytest.raises(CorruptShardError, match="restore it from a copy"):
+        pretrain(small_config(tmp_path / "dataset"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_another_size_are_refused_before_ranks_start(report, dataset, tmp_path):
+    """Catches a shape error inside every rank."""
+    with pytest.raises(ConfigError, match="does not fit the network"):
+        pretrain(
+            small_config(dataset, f"init_from={report.weights}", "model.overrides.encoder_depth=1"), tmp_path / "run"
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks what happens without a GPU")
+def test_a_gpu_s_precision_is_refused_on_a_cpu(dataset, tmp_path):
+    with pytest.raises(ConfigError, match=r"fp16 needs a GPU.*take fp32"):
+        pretrain(small_config(dataset, "precision=fp16"), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "env", "sentence"),
+    [
+        ((), {}, "which of the 2 machines is this"),
+        ((), {"SLURM_NODEID": "2"}, "which of the 2 machines is this"),
+        (("launch.node_rank=1",), {}, "add --run DIR"),
+        (("launch.node_rank=0",), {}, "add --run DIR"),
+    ],
+)
+def test_a_machine_that_cannot_join_says_what_it_needs(dataset, monkeypatch, overrides, env, sentence):
+    """Catches two machines that both take themselves for the first."""
+    for name in NODE_NUMBERS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    cfg = small_config(dataset, "launch.nodes=2", "launch.rendezvous=localhost:1", *overrides)
+    with pytest.raises(ConfigError, match=sentence):
+        (join if is_follower(cfg) else pretrain)(cfg, None)
 
 
 def test_pictures_do_not_change_between_two_drawings(report, dataset, tmp_path):

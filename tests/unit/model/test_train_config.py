@@ -19,6 +19,12 @@ from model.train_config import MaskStrategy, PretrainConfig
         (["optim.min_lr=1", "optim.base_lr=0.1"], "must not exceed"),
         (["optim.base_rl=0.1"], "did you mean 'base_lr'"),
         (["mask.strategy=tubes"], "mask.strategy"),
+        (["zero_stage=3"], "stage 3 is not offered.*take 2"),
+        (["zero_stage=0", "precision=bf16"], "take 1, or precision fp32"),
+        (["launch.nodes=2"], "set launch.rendezvous=HOST:PORT"),
+        (["launch.nodes=2", "launch.rendezvous=head:1", "launch.node_rank=2"], "not below nodes"),
+        (["launch.nodes=2", "launch.rendezvous=head"], "launch.rendezvous"),
+        (["launch.nodes=4", "launch.rendezvous=head:1", "world_size=6"], "multiple; take 8"),
     ],
 )
 def test_settings_that_do_not_fit_are_one_sentence_with_the_cure(overrides, sentence):
@@ -32,6 +38,15 @@ def test_defaults_are_the_released_recipe():
     assert (cfg.global_batch, cfg.optim.betas, cfg.optim.base_lr) == (64, (0.9, 0.95), 1.5e-4)
     assert cfg.optim.total_clips == 2_593 * 2_000
     assert cfg.share(4) == (16, 1)
+
+
+def test_how_a_run_is_computed_is_no_part_of_what_it_learns():
+    """Catches a cure (a smaller micro-batch, other ranks) that a run folder refuses, and a change that it takes."""
+    plain = PretrainConfig()
+    cures = ["micro_batch=2", "world_size=4", "activation_checkpointing=true", "data.workers=9", "log_every=1"]
+    assert load_config(PretrainConfig, None, cures).essence() == plain.essence()
+    for change in ("global_batch=32", "data.shuffle_shards=3", "optim.base_lr=1e-3", "seed=1", "adversarial.d_steps=2"):
+        assert load_config(PretrainConfig, None, [change]).essence() != plain.essence()
 
 
 def test_the_last_step_is_a_full_batch():

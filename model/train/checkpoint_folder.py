@@ -1,0 +1,161 @@
+"""Checkpoints of both engines as one folder that is whole or not there.
+
+::
+
+    checkpoints/step-000300/G/…  D/…             DeepSpeed's own files
+                            rng-00000.pt         random state, one file a rank
+                            weights.safetensors  both networks in fp32, for everything but going on
+                            state.json           step, data position, config, counters
+                            COMPLETE             size and sha256 of every file above
+    checkpoints/latest  best                     names of the newest and of the one with the least validation loss, for
+                                                 people; loading does not trust them
+    checkpoints/step-000300.universal.tmp        while a run goes on with another number of ranks
+
+All ranks write into ``step-000300.tmp``; rank 0 then hashes it, writes COMPLETE and renames. DeepSpeed alone would
+silently restart without its ``latest``, load flipped bytes or another step's files, and report success on rank 0 while
+another rank's file is missing; so nothing is handed to it that COMPLETE does not vouch for.
+
+A checkpoint is as trusted as the code: DeepSpeed unpickles its files. What is passed on is ``weights.safetensors``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from infra.errors import CheckpointError
+from infra.fetch import file_digest
+from model.data.batch import LoaderState
+from model.weights import CHECKPOINTS
+
+logger = logging.getLogger(__name__)
+
+FOLDER, COMPLETE, STATE, LATEST, BEST = CHECKPOINTS, "COMPLETE", "state.json", "latest", "best"
+SCHEMA = 2
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """What a run must know besides weights, optimiser and random state.
+
+    ``step`` counts finished optimiser steps; ``skipped`` the latest ones in a row that were not finite. ``val_loss``
+    was measured at this step, None when it was saved unmeasured (preemption, no validation clips).
+    """
+
+    step: int
+    data: LoaderState
+    config_digest: str
+    world_size: int
+    skipped: int = 0
+    val_loss: float | None = None
+    schema: int = SCHEMA
+
+
+def newest_checkpoint(run_dir: Path) -> Path | None:
+    """Return the newest checkpoint whose files all are what COMPLETE says; None when the run has none at all.
+
+    Raises:
+        CheckpointError: there are checkpoints and none is whole; starting afresh over them must be asked for.
+    """
+    found = list_checkpoints(run_dir)
+    problems = []
+    for folder in reversed(found):
+        problem = check(folder)
+        if problem is None:
+            return folder
+        logger.warning("checkpoint %s is not whole (%s); falling back to the one before", folder, problem)
+        problems.append(f"{folder.name}: {problem}")
+    if problems:
+        raise CheckpointError(
+            f"no checkpoint under {run_dir / FOLDER} is whole ({'; '.join(problems)}); restore one, or start a new "
+            "run folder"
+        )
+    return None
+
+
+def list_checkpoints(run_dir: Path) -> list[Path]:
+    """Return the published checkpoint folders, oldest first, whole or not."""
+    found = [path for path in (run_dir / FOLDER).glob("step-*") if path.name[5:].isdigit() and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def check(folder: Path) -> str | None:
+    """Return what is wrong with a checkpoint, or None when every file has the size and digest that COMPLETE lists."""
+    try:
+        files = json.loads((folder / COMPLETE).read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{COMPLETE} is missing or damaged ({type(error).__name__})"
+    for name, (size, digest) in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} of {size} bytes"
+        if file_digest(path) != digest:
+            return f"{name} has other content than was written"
+    return None
+
+
+def read_state(folder: Path) -> TrainState:
+    """Return a checkpoint's ``state.json``."""
+    try:
+        tree = json.loads((folder / STATE).read_text())
+        if tree.get("schema") != SCHEMA:
+            raise CheckpointError(f"{folder} has schema {tree.get('schema')}, this code reads {SCHEMA}")
+        return TrainState(**tree)
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder / STATE} cannot be read: {error}") from error
+
+
+def seal(temporary: Path, final: Path, state: TrainState) -> None:
+    """Make the folder whole and give it its name; every byte is on disk before the name appears."""
+    (temporary / STATE).write_text(json.dumps(asdict(state), indent=1))
+    names = sorted(path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file())
+    files = {name: (os.path.getsize(temporary / name), file_digest(temporary / name)) for name in names}
+    (temporary / COMPLETE).write_text(json.dumps({"files": files}, indent=1))
+    for name in [*names, COMPLETE]:
+        _sync(temporary / name)
+    shutil.rmtree(final, ignore_errors=True)  # a damaged one of the same step, which loading walked past
+    temporary.rename(final)
+    _sync(final.parent)
+    _point(final.parent / LATEST, final)
+
+
+def prune(root: Path, keep_last: int, keep_best: int) -> None:
+    """Keep the newest and, besides, the best of those that were measured."""
+    older = list_checkpoints(root.parent)[:-keep_last]
+    losses = {folder: _val_loss(folder) for folder in list_checkpoints(root.parent)}
+    measured = sorted((loss, folder) for folder, loss in losses.items() if loss is not None)
+    best = [folder for _, folder in measured[:keep_best]]
+    if best:
+        _point(root / BEST, best[0])
+    for folder in older:
+        if folder not in best:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _val_loss(folder: Path) -> float | None:
+    try:
+        loss = read_state(folder).val_loss
+    except CheckpointError:  # a damaged one is nobody's best
+        return None
+    return loss if loss is not None and math.isfinite(loss) else None
+
+
+def _point(pointer: Path, folder: Path) -> None:
+    temporary = pointer.with_name(f"{pointer.name}.tmp")
+    temporary.write_text(folder.name)
+    temporary.replace(pointer)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
