@@ -130,12 +130,7 @@ def adapt(cfg: AdaptConfig, run: RunFolder = None) -> None:
     from model.adapt.run import adapt as run_adapt
 
     done = run_adapt(cfg, run)
-    print(f"{'mode':<5}{'encoder':<12}{'accuracy':>9}{'AUC':>8}  95 % interval")
-    for row in done.rows:
-        interval = "–" if row.auc_low is None else f"{row.auc_low:.3f} to {row.auc_high:.3f}"
-        print(f"{row.mode:<5}{row.init:<12}{row.accuracy:>9.3f}{row.auc:>8.3f}  {interval}")
-    for note in done.notes:
-        print(note)
+    print("\n".join([*done.table(), *done.notes]))
     print(f"run {done.run_dir}")
 
 
