@@ -14,6 +14,7 @@ import typer
 from flows import cli_dataset
 from flows.command import Door, check_filled, command
 from flows.config import EndToEndConfig
+from flows.tables_config import TablesConfig
 from infra.errors import ConfigError, ProjectError
 from infra.log import configure_logging
 from model.adapt_config import AdaptConfig
@@ -172,6 +173,14 @@ def export(cfg: ExportConfig) -> None:
     from model.export import export_weights
 
     print(export_weights(cfg.weights, cfg.to, cfg.out))
+
+
+@command(app, Door("tables", "TABLE…", needed=False))
+def tables(cfg: TablesConfig) -> None:
+    """Fill the paper's tables from runs: pretrain, adapt, compare. What is finished is not run again."""
+    from flows.start import run_tables
+
+    print(run_tables(cfg))
 
 
 @command(app, recipe=RECIPES / "demo.yaml")

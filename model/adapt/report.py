@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model.adapt.files import replaced
-from model.adapt.measures import Measure, ReliabilityBin
+from model.adapt.metrics import Measure, ReliabilityBin
 
-RESULT_FILE, SCORES_FILE, WINDOWS_FILE, PAIRS_FILE = "result.json", "scores.csv", "window_scores.csv", "pairs.png"
+RESULT_FILE, SCORES_FILE, SUBJECTS_FILE, PAIRS_FILE = "result.json", "scores.csv", "video_scores.csv", "pairs.png"
 HEAD_FILE, ADAPTED_FILE = "head.safetensors", "adapted.safetensors"
 
 Mode = Literal["LP", "FT"]

@@ -18,7 +18,7 @@ from model.adapt.report import (
     PAIRS_FILE,
     RESULT_FILE,
     SCORES_FILE,
-    WINDOWS_FILE,
+    SUBJECTS_FILE,
     AdaptReport,
 )
 from model.adapt.study import open_study, run_study
@@ -35,8 +35,8 @@ def adapt(cfg: AdaptConfig, run_dir: str | Path | None = None) -> AdaptReport:
 
     Args:
         cfg: settings.
-        run_dir: run folder; None makes one under ``runs/``. It receives ``result.json``, ``scores.csv`` (one row a
-            video), ``window_scores.csv``, ``pairs.png`` (made fakes), ``head.safetensors`` (linear probe),
+        run_dir: run folder; None makes one under ``runs/``. It receives ``result.json``, ``video_scores.csv`` and
+            ``scores.csv`` (one row a window), ``pairs.png`` (made fakes), ``head.safetensors`` (linear probe),
             ``adapted.safetensors`` (fine-tuned) and ``run.json``; the same folder goes on with an interrupted run.
 
     Raises:
@@ -63,7 +63,7 @@ def adapt(cfg: AdaptConfig, run_dir: str | Path | None = None) -> AdaptReport:
         if cfg.data.labels:
             run.add_input("labels", cfg.data.labels, file_digest(Path(cfg.data.labels)))
         report = run_study(study)
-        for name in (RESULT_FILE, SCORES_FILE, WINDOWS_FILE, PAIRS_FILE, HEAD_FILE, ADAPTED_FILE):
+        for name in (RESULT_FILE, SCORES_FILE, SUBJECTS_FILE, PAIRS_FILE, HEAD_FILE, ADAPTED_FILE):
             if run.path(name).exists():
                 run.add_output(name, run.path(name), file_digest(run.path(name)))
     for note in report.notes:

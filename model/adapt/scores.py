@@ -18,9 +18,10 @@ from model.adapt.variants import Variants
 
 @dataclass(frozen=True)
 class WindowScores:
-    """Scores float64 (N, K) of all samples of some windows, window by window; ``run`` says which model gave them."""
+    """Scores float64 (N, K) that one model gives to all samples of some windows, window by window."""
 
-    run: str
+    mode: str
+    init: str
     windows: tuple[Window, ...]
     variants: Variants
     scores_NK: np.ndarray
@@ -61,14 +62,34 @@ def by_subject(scores: WindowScores) -> list[Subject]:
     ]  # fmt: skip
 
 
-def write_subjects(path: Path, task: TaskSpec, runs: Iterable[tuple[str, Sequence[Subject]]]) -> None:
-    """Write ``scores.csv``: what is needed to compute every figure again."""
-    head = ["run", "subject", "variant", "video", "path", "group", "manipulation", "windows", *_columns(task)]
+def write_windows(path: Path, task: TaskSpec, models: Iterable[WindowScores]) -> None:
+    """Write ``scores.csv``: the scores over time that the scores of videos are means of."""
+    head = ["mode", "init", "clip", "video", "name", "start_frame", "end_frame", *_columns(task)]
     lines = (
         [
-            run,
+            m.mode,
+            m.init,
+            w.clip.key,
+            w.clip.video,
+            w.clip.name,
+            w.start_frame,
+            w.end_frame,
+            *_values(task, target, row_K),
+        ]
+        for m in models
+        for (w, _, target), row_K in zip(m.samples(), m.scores_NK, strict=True)
+    )
+    _write(path, head, lines)
+
+
+def write_subjects(path: Path, task: TaskSpec, models: Iterable[tuple[WindowScores, Sequence[Subject]]]) -> None:
+    """Write ``video_scores.csv``: what is needed to compute every figure of the table again."""
+    head = ["mode", "init", "subject", "video", "name", "group", "manipulation", "windows", *_columns(task)]
+    lines = (
+        [
+            m.mode,
+            m.init,
             s.name,
-            s.variant,
             s.video,
             s.path,
             s.group,
@@ -76,28 +97,8 @@ def write_subjects(path: Path, task: TaskSpec, runs: Iterable[tuple[str, Sequenc
             s.windows,
             *_values(task, s.target, s.scores_K),
         ]
-        for run, subjects in runs
+        for m, subjects in models
         for s in subjects
-    )
-    _write(path, head, lines)
-
-
-def write_windows(path: Path, task: TaskSpec, runs: Iterable[WindowScores]) -> None:
-    """Write ``window_scores.csv``: the scores over time that subjects' scores are means of."""
-    head = ["run", "clip", "variant", "video", "path", "start_frame", "end_frame", *_columns(task)]
-    lines = (
-        [
-            run.run,
-            w.clip.key,
-            variant,
-            w.clip.video,
-            w.clip.name,
-            w.start_frame,
-            w.end_frame,
-            *_values(task, target, row_K),
-        ]
-        for run in runs
-        for (w, variant, target), row_K in zip(run.samples(), run.scores_NK, strict=True)
     )
     _write(path, head, lines)
 

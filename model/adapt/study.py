@@ -19,7 +19,7 @@ from model.adapt.features import FeatureTable, compute_features
 from model.adapt.few_shot import few_shot_subset
 from model.adapt.finetune import FinetuneResult, classifier_scores, finetune, make_job
 from model.adapt.licences import dataset_licences, licence_note
-from model.adapt.measures import measure
+from model.adapt.metrics import measure
 from model.adapt.pairs import draw_pairs
 from model.adapt.plan import Plan, make_plan
 from model.adapt.probe import ProbeResult, head_scores, train_probe
@@ -28,7 +28,7 @@ from model.adapt.report import (
     HEAD_FILE,
     PAIRS_FILE,
     SCORES_FILE,
-    WINDOWS_FILE,
+    SUBJECTS_FILE,
     AdaptReport,
     AdaptRow,
     FewShotRow,
@@ -104,8 +104,8 @@ def run_study(study: Study) -> AdaptReport:
         if choice.config is not None:
             save_weights(study.run_dir / ADAPTED_FILE, classifier_state(classifier), choice.config, facts)
     few_shot = [row for fraction in cfg.few_shot.fractions for row in _few_shot(study, table, fraction)]
-    write_subjects(study.run_dir / SCORES_FILE, plan.task, [(o.scores.run, o.subjects) for o in outcomes])
-    write_windows(study.run_dir / WINDOWS_FILE, plan.task, [o.scores for o in outcomes])
+    write_windows(study.run_dir / SCORES_FILE, plan.task, [o.scores for o in outcomes])
+    write_subjects(study.run_dir / SUBJECTS_FILE, plan.task, [(o.scores, o.subjects) for o in outcomes])
     report = AdaptReport(
         task=plan.task.name, kind=plan.task.kind, outputs=plan.task.outputs, run_dir=study.run_dir,
         dataset=cfg.data.dataset, version=study.reader.version.version, encoder=choice.name,
@@ -207,7 +207,7 @@ def _outcome(
 ) -> _Outcome:
     cfg, plan, pixels = study.cfg, study.plan, study.plan.pixels
     sides, per = plan.split.sides, pixels.variants.count
-    scores = WindowScores(f"{mode}-{init}", sides["test"], pixels.variants, scores_NK)
+    scores = WindowScores(mode, init, sides["test"], pixels.variants, scores_NK)
     subjects = by_subject(scores)
     samples = scores.samples()
     measured = measure(

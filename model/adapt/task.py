@@ -31,6 +31,7 @@ class TaskSpec:
             labels (multilabel), or the quantity (regression).
         read: turns a clip's labels into the target; None where they say nothing about the task. Raises LabelError.
         needs: which labels are meant, for people.
+        negative: the other class of a binary task, in words.
         balanced: whether classes weigh alike in the loss however rare they are.
         class_values: numbers that classes stand for, where their distance means something (it gives the MAE).
     """
@@ -40,6 +41,7 @@ class TaskSpec:
     outputs: tuple[str, ...]
     read: Callable[[Labels], Target | None]
     needs: str
+    negative: str = ""
     balanced: bool = True
     class_values: tuple[float, ...] = ()
 
@@ -51,7 +53,7 @@ class TaskSpec:
     def describe(self, target: Target) -> str:
         """Return a target in words, as score files have it."""
         if self.kind == "binary":
-            return self.outputs[0] if target[0] else f"not {self.outputs[0]}"
+            return self.outputs[0] if target[0] else self.negative or f"not {self.outputs[0]}"
         if self.kind == "multiclass":
             return self.outputs[int(target[0])]
         if self.kind == "multilabel":

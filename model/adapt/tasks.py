@@ -13,9 +13,8 @@ SENTIMENTS = tuple(range(-3, 4))
 
 def deepfake(_: Iterable[Labels] = ()) -> TaskSpec:
     """Fake against real; FaceForensics++'s folders say which (the label ``label``)."""
-    return TaskSpec(
-        "deepfake", "binary", ("fake",), _real_or_fake, "'label', real or fake, as FaceForensics++ gives it"
-    )
+    needs = "'label', real or fake, as FaceForensics++ gives it"
+    return TaskSpec("deepfake", "binary", ("fake",), _real_or_fake, needs, negative="real")
 
 
 def appearance(clips: Iterable[Labels]) -> TaskSpec:
@@ -57,7 +56,7 @@ def sentiment2(_: Iterable[Labels] = ()) -> TaskSpec:
         value = number(labels, "sentiment")
         return None if value is None else (float(value >= 0),)
 
-    return TaskSpec("sentiment2", "binary", ("non-negative",), read, _SENTIMENT)
+    return TaskSpec("sentiment2", "binary", ("non-negative",), read, _SENTIMENT, negative="negative")
 
 
 _SENTIMENT = "CMU-MOSEI's 'sentiment'"

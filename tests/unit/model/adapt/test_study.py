@@ -32,6 +32,11 @@ def _config(weights, dataset, **changes) -> AdaptConfig:
     return AdaptConfig.model_validate({**tree, **changes})
 
 
+def _read(path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.fixture(scope="module")
 def report(tiny_weights, drawn_dataset, tmp_path_factory):
     return adapt(_config(tiny_weights, drawn_dataset), tmp_path_factory.mktemp("run"))
@@ -52,22 +57,15 @@ def test_the_files_tell_the_same_as_the_report(report):
     result = json.loads((report.run_dir / "result.json").read_text())
     assert result["people"] == "unknown"
     assert [r["measures"]["auc"]["value"] for r in result["rows"]] == [r.auc for r in report.rows]
-    with (report.run_dir / "scores.csv").open() as file:
-        scores = list(csv.DictReader(file))
+    scores, windows = (_read(report.run_dir / name) for name in ("video_scores.csv", "scores.csv"))
     for row in report.rows:
-        mine = [s for s in scores if s["run"] == f"{row.mode}-{row.init}"]
+        mine = [s for s in scores if (s["mode"], s["init"]) == (row.mode, row.init)]
         assert len(mine) == row.subjects_test
         right = [(float(s["score"]) > 0.5) == (s["label"] == "fake") for s in mine]
         assert np.mean(right) == pytest.approx(row.accuracy, abs=1e-6)
-    with (report.run_dir / "window_scores.csv").open() as file:
-        windows = list(csv.DictReader(file))
     assert len(windows) == 3 * report.rows[0].clips_test
-    one = scores[0]
-    its = [
-        float(w["score"])
-        for w in windows
-        if [w[k] for k in ("run", "video", "variant")] == [one[k] for k in ("run", "video", "variant")]
-    ]
+    one, keys = scores[0], ("mode", "init", "video", "label")
+    its = [float(w["score"]) for w in windows if [w[k] for k in keys] == [one[k] for k in keys]]
     assert np.mean(its) == pytest.approx(float(one["score"]), abs=1e-6)
     record = json.loads((report.run_dir / "run.json").read_text())
     assert record["outcome"] == "done"

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.errors import DatasetError
-from model.adapt.measures import auc, calibration_error, figures, measure, reliability_bins
+from model.adapt.metrics import auc, calibration_error, figures, measure, reliability_bins
 from model.adapt.task import TaskSpec
 from model.adapt.tasks import deepfake, emotion, sentiment7
 
