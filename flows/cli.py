@@ -14,6 +14,7 @@ import typer
 from flows import cli_dataset
 from flows.command import Door, check_filled, command
 from flows.config import EndToEndConfig
+from flows.tables_config import TablesConfig
 from infra.errors import ConfigError, ProjectError
 from infra.log import configure_logging
 from model.adapt_config import AdaptConfig
@@ -136,12 +137,7 @@ def adapt(cfg: AdaptConfig, run: RunFolder = None) -> None:
     from model.adapt.run import adapt as run_adapt
 
     done = run_adapt(cfg, run)
-    print(f"{'mode':<5}{'encoder':<12}{'accuracy':>9}{'AUC':>8}  95 % interval")
-    for row in done.rows:
-        interval = "–" if row.auc_low is None else f"{row.auc_low:.3f} to {row.auc_high:.3f}"
-        print(f"{row.mode:<5}{row.init:<12}{row.accuracy:>9.3f}{row.auc:>8.3f}  {interval}")
-    for note in done.notes:
-        print(note)
+    print("\n".join([*done.table(), *done.notes]))
     print(f"run {done.run_dir}")
 
 
@@ -183,6 +179,14 @@ def export(cfg: ExportConfig) -> None:
     from model.export import export_weights
 
     print(export_weights(cfg.weights, cfg.to, cfg.out))
+
+
+@command(app, Door("tables", "TABLE…", needed=False))
+def tables(cfg: TablesConfig) -> None:
+    """Fill the paper's tables from runs: pretrain, adapt, compare. What is finished is not run again."""
+    from flows.start import run_tables
+
+    print(run_tables(cfg))
 
 
 @command(app, recipe=RECIPES / "demo.yaml")

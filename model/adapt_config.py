@@ -1,4 +1,4 @@
-"""Settings of adaptation: a pretrained encoder and a dataset version in, a measured detector out."""
+"""Settings of adaptation: a pretrained encoder and a dataset version in, a measured classifier out."""
 
 from __future__ import annotations
 
@@ -16,9 +16,22 @@ class AdaptDataConfig(BaseConfig):
     """Folder or s3://bucket/prefix of the dataset."""
     version: int | None = Field(default=None, ge=1)
     """Dataset version; None takes the newest."""
+    labels: str = ""
+    """Task custom: a csv with a column ``path`` and label columns (``model.adapt.custom``)."""
+    kind: Literal["binary", "multiclass", "multilabel", "regression"] | None = None
+    """Task custom: what the labels are; None sees it from the csv."""
+    where: dict[str, str] = {}
+    """Take only clips whose labels have these values, e.g. ``{compression: c23}``."""
+    allow_partial: bool = False
+    """Leave out clips without label, labels without clip and labels that cannot be meant, and count them; False
+    refuses them."""
     fakes: Literal["auto", "self_blend", "labels"] = "auto"
-    """``labels`` reads each clip's label ``real`` or ``fake``; ``self_blend`` makes a fake of every real clip;
-    ``auto`` takes labels where the version holds both."""
+    """Task deepfake: ``labels`` reads each clip's label ``real`` or ``fake``; ``self_blend`` makes a fake of every real
+    clip; ``auto`` takes labels where the version holds both."""
+    manipulation: str = ""
+    """Task deepfake: train and test on the fakes of this method alone, e.g. ``FaceSwap``; empty takes all."""
+    held_out_manipulation: str = ""
+    """Task deepfake: test on the fakes of this method alone and train on those of all others (cross-manipulation)."""
     draws: int = Field(default=1, ge=1, le=64)
     """Self-blends of each training and validation window that the linear probe sees; testing always uses one."""
     max_windows: int = Field(default=256, ge=0)
@@ -39,6 +52,8 @@ class AdaptDataConfig(BaseConfig):
 
     @model_validator(mode="after")
     def _leaves_training(self) -> Self:
+        if self.manipulation and self.held_out_manipulation:
+            raise ValueError("manipulation and held_out_manipulation exclude each other; leave one of them empty")
         if self.test_fraction + self.val_fraction >= 1:
             raise ValueError(
                 f"test_fraction {self.test_fraction} and val_fraction {self.val_fraction} leave nothing to train on; "
@@ -64,49 +79,83 @@ class ProbeConfig(BaseConfig):
 
 
 class FinetuneConfig(BaseConfig):
-    """Fine-tuning of encoder and head, the head starting from the linear probe."""
+    """Fine-tuning of encoder and head with DeepSpeed, the head starting from the linear probe."""
 
     enabled: bool = True
     """False trains the linear probe only."""
     epochs: int = Field(default=10, ge=1)
     """Passes over the training clips; self-blends are drawn anew in each."""
     batch_size: int = Field(default=8, ge=1)
-    """Windows a step (a real and its fake count as two)."""
+    """Samples a step over all ranks (a real and its fake count as two)."""
     lr: float = Field(default=1e-4, gt=0)
-    """Adam's learning rate for the encoder."""
+    """Adam's learning rate of the encoder's last block."""
+    layer_decay: float = Field(default=0.75, gt=0, le=1)
+    """Learning rate of a block over that of the next one (VideoMAE's recipe); 1 trains all alike, as the paper does."""
     head_lr: float = Field(default=1e-3, gt=0)
-    """Adam's learning rate for the head."""
+    """Adam's learning rate of the head."""
     betas: tuple[float, float] = (0.5, 0.9)
     """Adam's betas."""
     patience: int = Field(default=7, ge=1)
-    """Epochs without a better validation loss before both learning rates are halved."""
-    overfit_check_steps: int = Field(default=0, ge=0)
-    """Steps of the check that one batch can be learnt by heart before training starts; 0 leaves it out."""
+    """Epochs without a better validation loss before learning rates are halved."""
+    checkpoint_every: int = Field(default=200, ge=1)
+    """Steps between checkpoints; the end of an epoch, the last step and a SIGTERM are saved too."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """``auto`` takes bf16 on a GPU and fp32 on a CPU."""
+    zero_stage: Literal[1, 2] = 1
+    """DeepSpeed's partitioning: 1 shares optimiser state over ranks, 2 gradients too."""
+    world_size: int = Field(default=0, ge=0)
+    """Ranks; 0 takes all GPUs, or 1 on a CPU."""
+    workers: int = Field(default=2, ge=1, le=128)
+    """Threads per rank that read and decode clips."""
+
+
+class FewShotConfig(BaseConfig):
+    """Training on a share of the labels (the paper's few-shot table); the whole is always trained on, too."""
+
+    fractions: tuple[float, ...] = ()
+    """Shares of the labelled training subjects, each in (0, 1), e.g. ``[0.01, 0.1, 0.5]``."""
+    seeds: int = Field(default=3, ge=1, le=100)
+    """Subsets drawn for each share; the table has their mean and standard deviation."""
+    finetune: bool = False
+    """Fine-tune on every subset, too; otherwise only the linear probe is trained on it."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if wrong := [share for share in self.fractions if not 0 < share < 1]:
+            raise ValueError(f"fractions must lie between 0 and 1, and {wrong[0]} does not; 1 is always trained")
+        return self
 
 
 class AdaptConfig(BaseConfig):
     """Settings of ``marlin adapt TASK``. The size of the encoder is read from the weights."""
 
     task: str = ""
-    """What to adapt to; this release has ``deepfake``."""
+    """What to adapt to: deepfake, appearance, action, emotion, sentiment7, sentiment2 or custom (labels from a csv)."""
     weights: str = ""
     """Pretrained weights: ``weights.safetensors``, a run folder that holds it, or another supported file."""
+    model: str = ""
+    """Size that the weights must have, e.g. ``marlin_vit_base``; empty takes what they hold."""
+    backbone: Literal["marlin", "r3d", "mvit_v1", "mvit_v2", "xception"] = "marlin"
+    """``marlin`` is the encoder of ``weights``. The others are baselines from torchvision and timm: they start at
+    random, or from a state dict of theirs that ``weights`` names."""
     data: AdaptDataConfig = AdaptDataConfig()
     """Clips, fakes and split."""
     probe: ProbeConfig = ProbeConfig()
     """Linear probe."""
     finetune: FinetuneConfig = FinetuneConfig()
     """Fine-tuning."""
+    few_shot: FewShotConfig = FewShotConfig()
+    """Training on a share of the labels."""
     baseline: bool = True
     """Also probe a randomly initialised encoder of the same size: what pretraining adds is the difference."""
     bootstrap: int = Field(default=1000, ge=100)
-    """Resamples behind the 95 % confidence interval."""
+    """Resamples behind each 95 % confidence interval."""
     feature_batch: int = Field(default=4, ge=1)
     """Windows a forward pass when features are computed."""
     cache: str = ""
     """Folder for computed features, shared between runs; empty keeps them in the run folder."""
     pictures: int = Field(default=6, ge=0, le=32)
-    """Pairs of real and fake shown in ``pairs.png``."""
+    """Pairs of real and fake shown in ``pairs.png`` (made fakes alone)."""
     device: str = "auto"
     """``auto`` takes a GPU where there is one; else ``cpu`` or ``cuda:N``."""
     threads: int = Field(default=0, ge=0)

@@ -115,6 +115,11 @@ def load_weights(path: str | Path, name: str | None = None, config: ModelConfig 
     return LoadedWeights(config, state, file_digest(file), provenance)
 
 
+def load_tensors(path: str | Path) -> State:
+    """Return the tensors of any weight file under the names it gives them, as ``load_weights`` reads files."""
+    return _read(_find(Path(path)))[1]
+
+
 def save_weights(path: Path, state: Mapping[str, Tensor], config: ModelConfig, provenance: Mapping[str, Any]) -> None:
     """Write a safetensors file atomically, with the shape and the provenance in its header."""
     path.parent.mkdir(parents=True, exist_ok=True)

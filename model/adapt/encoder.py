@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from model.adapt.detector import Detector
+from model.adapt.classifier import Classifier
 from model.nets.config import ModelConfig
 from model.nets.encoder import Encoder
 from model.nets.factory import build_encoder
@@ -51,17 +52,35 @@ def random_encoder(config: ModelConfig, seed: int) -> PooledEncoder:
         return PooledEncoder(build_encoder(config))
 
 
-def save_head(path: Path, head: nn.Linear, weights: LoadedWeights, facts: dict[str, Any]) -> None:
-    """Save a linear probe alone: ``head.weight`` (1, D) and ``head.bias`` (1,), for raw pooled features."""
+def classifier_state(classifier: Classifier, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Return a classifier's tensors under the names of weight files: ``encoder.*`` as everything reads it, ``head.*``.
+
+    ``state`` None takes the classifier's own; else tensors under the classifier's names.
+    """
+    prefix = f"{ENCODER}encoder." if isinstance(classifier.encoder, PooledEncoder) else ENCODER
+    own = classifier.state_dict() if state is None else state
+    return {
+        (f"{ENCODER}{name.removeprefix(prefix)}" if name.startswith(prefix) else name): value
+        for name, value in own.items()
+    }
+
+
+def load_classifier_state(classifier: Classifier, state: Mapping[str, Tensor]) -> None:
+    """Put back what ``classifier_state`` returned."""
+    if isinstance(classifier.encoder, PooledEncoder):
+        state = {(f"{ENCODER}{name}" if name.startswith(ENCODER) else name): value for name, value in state.items()}
+    classifier.load_state_dict(state)
+
+
+def save_head(path: Path, head: nn.Linear, config: ModelConfig, facts: Mapping[str, Any]) -> None:
+    """Save a linear probe alone: ``head.weight`` (K, D) and ``head.bias`` (K,), for raw pooled features."""
     state = {f"{_HEAD}{name}": value for name, value in head.state_dict().items()}
-    save_weights(path, state, weights.config, {**weights.provenance, **facts})
+    save_weights(path, state, config, facts)
 
 
-def save_detector(path: Path, detector: Detector, weights: LoadedWeights, facts: dict[str, Any]) -> None:
-    """Save a fine-tuned encoder under its usual names, so that everything that reads weights reads it, and the head."""
-    encoder = detector.encoder
-    if not isinstance(encoder, PooledEncoder):
-        raise TypeError(f"a detector over {type(encoder).__name__} has no encoder weights to save")
-    state = {f"{ENCODER}{name}": value for name, value in encoder.encoder.state_dict().items()}
-    state |= {f"{_HEAD}{name}": value for name, value in detector.head.state_dict().items()}
-    save_weights(path, state, weights.config, {**weights.provenance, **facts})
+def head_of(state: Mapping[str, Tensor]) -> nn.Linear:
+    """Build the head that a weight file holds."""
+    weight_KD = state[f"{_HEAD}weight"]
+    head = nn.Linear(weight_KD.shape[1], weight_KD.shape[0])
+    head.load_state_dict({"weight": weight_KD, "bias": state[f"{_HEAD}bias"]})
+    return head

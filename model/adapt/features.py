@@ -1,4 +1,4 @@
-"""Frozen features of windows, computed once and kept by a digest of everything that they depend on."""
+"""Frozen features of windows, computed once per encoder and dataset version, whatever task or subset asks for them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import zipfile
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,24 +21,24 @@ from model.adapt.pixels import ClipPixels, Sample
 from model.adapt.samples import Draw
 
 _log = logging.getLogger(__name__)
-_REVISION = 1
+_REVISION = 2
 """Raise it when decoding, blending or pooling changes its results: old caches are then left alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureTable:
-    """Pooled features float32 (N, D) and labels int64 (N,) of the samples of ``draws``, draw by draw."""
+    """Pooled features float32 (N, D) and targets float32 (N, J) of the samples of ``draws``, draw by draw."""
 
     features_ND: np.ndarray
-    labels_N: np.ndarray
+    targets_NJ: np.ndarray
     draws: tuple[Draw, ...]
 
     def of(self, draws: Sequence[Draw]) -> FeatureTable:
         """Return the rows of some draws, in their order."""
-        per_draw = len(self.labels_N) // len(self.draws)
-        place = {draw: i * per_draw for i, draw in enumerate(self.draws)}
-        rows = np.array([place[draw] + i for draw in draws for i in range(per_draw)], dtype=np.int64)
-        return FeatureTable(self.features_ND[rows], self.labels_N[rows], tuple(draws))
+        per_draw = len(self.targets_NJ) // len(self.draws)
+        place = {draw_name(draw): i * per_draw for i, draw in enumerate(self.draws)}
+        rows = np.array([place[draw_name(draw)] + i for draw in draws for i in range(per_draw)], dtype=np.int64)
+        return FeatureTable(self.features_ND[rows], self.targets_NJ[rows], tuple(draws))
 
 
 def compute_features(
@@ -50,55 +51,47 @@ def compute_features(
     cache: Path,
     label: str,
 ) -> FeatureTable:
-    """Compute the pooled features of all samples of ``draws``, or load them from ``cache``.
+    """Compute the pooled features of all samples of ``draws``; what ``cache`` holds already is not computed again.
 
     ``encoder`` maps uint8 clips (B, T, H, W, 3) to features (B, D) (``model.adapt.encoder``); it is left in eval mode.
-
-    A cached file that cannot be read is computed again; caches are never trusted further than their digest.
+    The cache is a folder per encoder and dataset version with one file a shard, written when that shard is done, so
+    that an interrupted run goes on and another task over the same clips finds them.
+    A damaged file is computed again; caches are never trusted further than their digest.
     """
-    path = cache / f"features-{features_digest(encoder, pixels, draws)[:24]}.npz"
-    count = len(draws) * pixels.samples_per_draw
-    cached = _load(path, count)
-    if cached is not None:
-        return FeatureTable(*cached, tuple(draws))
-    encoder.eval().to(device)
-    features: list[np.ndarray] = []
-    labels: list[int] = []
-    waiting: list[Sample] = []
-
-    def flush() -> None:
-        clip_BTHWC = torch.from_numpy(np.stack([s.frames_THWC for s in waiting])).to(device)
-        with torch.inference_mode():
-            features.append(encoder(clip_BTHWC).float().cpu().numpy())
-        labels.extend(s.label for s in waiting)
-        waiting.clear()
-
-    with Progress(label, count, unit="clip") as progress:
-        for samples in pixels.iter_samples(draws):
-            for sample in samples:
-                waiting.append(sample)
-                if len(waiting) == batch:
-                    flush()
-                    progress.update(batch)
-        if waiting:
-            rest = len(waiting)
-            flush()
-            progress.update(rest)
-    features_ND, labels_N = np.concatenate(features), np.asarray(labels, dtype=np.int64)
-    _save(path, features_ND, labels_N)
-    return FeatureTable(features_ND, labels_N, tuple(draws))
+    folder = cache / f"features-{features_digest(encoder, pixels)[:24]}"
+    by_unit: dict[str, dict[str, Draw]] = defaultdict(dict)
+    for draw in draws:
+        by_unit[draw.window.clip.unit][draw_name(draw)] = draw
+    known = {unit: _load(folder / f"{unit}.npz", pixels.variants.count) for unit in by_unit}
+    missing = {unit: [d for name, d in wanted.items() if name not in known[unit]] for unit, wanted in by_unit.items()}
+    total = sum(map(len, missing.values())) * pixels.variants.count
+    if total:
+        encoder.eval().to(device)
+        with Progress(label, total, unit="clip") as progress:
+            for unit, its_draws in missing.items():
+                if its_draws:
+                    known[unit] |= _computed(encoder, pixels, its_draws, batch, device, progress)
+                    _save(folder / f"{unit}.npz", known[unit])
+    features_ND = np.concatenate([known[draw.window.clip.unit][draw_name(draw)] for draw in draws])
+    targets_NJ = np.array([target for draw in draws for target in pixels.variants.targets(draw.window)], np.float32)
+    return FeatureTable(features_ND, targets_NJ, tuple(draws))
 
 
-def features_digest(encoder: nn.Module, pixels: ClipPixels, draws: Sequence[Draw]) -> str:
-    """Return the sha256 of all that decides the features: weights, clips (keys name their content), blends."""
+def draw_name(draw: Draw) -> str:
+    """Return the name of a draw's samples: window, its frames and the number of the draw."""
+    step = draw.window.indices[1] - draw.window.indices[0] if len(draw.window.indices) > 1 else 0
+    return f"{draw.window.id}+{step}#{draw.number}"
+
+
+def features_digest(encoder: nn.Module, pixels: ClipPixels) -> str:
+    """Return the sha256 of all that decides features: weights, dataset version, and what is made of a window."""
     facts = {
         "revision": _REVISION,
         "weights": state_digest(encoder.state_dict()),
-        "fakes": pixels.fakes,
-        "seed": pixels.seed,
+        "variants": pixels.variants.name,
+        "seed": pixels.seed if pixels.variants.count > 1 else None,
         "image_size": pixels.image_size,
         "units": {unit.unit: unit.tar_sha256 for unit in pixels.reader.version.units},
-        "draws": [[draw.window.id, draw.number, *draw.window.indices] for draw in draws],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -113,24 +106,52 @@ def state_digest(state: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _load(path: Path, count: int) -> tuple[np.ndarray, np.ndarray] | None:
+def _computed(
+    encoder: nn.Module, pixels: ClipPixels, draws: Sequence[Draw], batch: int, device: torch.device, progress: Progress
+) -> dict[str, np.ndarray]:
+    """Features of each draw's samples, float32 (samples, D) by name."""
+    rows: list[np.ndarray] = []
+    waiting: list[Sample] = []
+    for samples in pixels.iter_samples(draws):
+        waiting += samples
+        while len(waiting) >= batch:
+            rows.append(_forward(encoder, waiting[:batch], device))
+            waiting = waiting[batch:]
+            progress.update(batch)
+    if waiting:
+        rows.append(_forward(encoder, waiting, device))
+        progress.update(len(waiting))
+    features_ND, per = np.concatenate(rows), pixels.variants.count
+    return {draw_name(draw): features_ND[i * per : (i + 1) * per] for i, draw in enumerate(draws)}
+
+
+def _forward(encoder: nn.Module, samples: Sequence[Sample], device: torch.device) -> np.ndarray:
+    clip_BTHWC = torch.from_numpy(np.stack([s.frames_THWC for s in samples])).to(device)
+    with torch.inference_mode():
+        features_BD: np.ndarray = encoder(clip_BTHWC).float().cpu().numpy()
+    return features_BD
+
+
+def _load(path: Path, per_draw: int) -> dict[str, np.ndarray]:
     if not path.exists():
-        return None
+        return {}
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            features_ND, labels_N = arrays["features"], arrays["labels"]
+            features_ND, names = arrays["features"], arrays["names"].tolist()
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         _log.warning("cached features %s cannot be read (%s); computing them again", path, error)
-        return None
-    if features_ND.ndim != 2 or len(features_ND) != count or labels_N.shape != (count,):
-        _log.warning("cached features %s have shape %s, not %d rows; computing again", path, features_ND.shape, count)
-        return None
-    return features_ND, labels_N
+        return {}
+    if features_ND.ndim != 2 or len(features_ND) != len(names) * per_draw:
+        _log.warning(
+            "cached features %s have shape %s for %d draws; computing again", path, features_ND.shape, len(names)
+        )
+        return {}
+    return {str(name): features_ND[i * per_draw : (i + 1) * per_draw] for i, name in enumerate(names)}
 
 
-def _save(path: Path, features_ND: np.ndarray, labels_N: np.ndarray) -> None:
+def _save(path: Path, known: dict[str, np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("wb") as file:
-        np.savez(file, features=features_ND, labels=labels_N)
+        np.savez(file, features=np.concatenate(list(known.values())), names=np.array(list(known)))
     temporary.replace(path)

@@ -1,156 +1,192 @@
-"""Fine-tuning: encoder and head trained together, the head starting from the linear probe."""
+"""Fine-tuning as a job in a folder of its own: written down, run by ranks with DeepSpeed, resumed after any end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from pydantic import TypeAdapter, ValidationError
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
-from infra.errors import TrainingError
+from infra.errors import ConfigError, TrainingError
+from infra.launcher import ExitStatus, launch
 from infra.progress import Progress
-from model.adapt.detector import Detector
-from model.adapt.pixels import ClipPixels, Sample
-from model.adapt.samples import Draw, Window, draws_of
-from model.adapt.sanity import OverfitCheck, overfit_one_batch
-from model.adapt_config import FinetuneConfig
+from model.adapt.classifier import Classifier
+from model.adapt.encoder import head_of
+from model.adapt.objective import class_weights, probabilities
+from model.adapt.pixels import ClipPixels
+from model.adapt.plan import targets_of
+from model.adapt.samples import Draw, Window
+from model.adapt.task import TaskSpec
+from model.adapt.variants import AsStored, SelfBlended, Variants
+from model.adapt_config import AdaptConfig
+from model.train.run_folder import FAILURE, busy, hold_run, release_run
+from model.weights import load_tensors
+
+_log = logging.getLogger(__name__)
+JOB_FILE, HEAD_FILE, BEST_FILE, RESULT_FILE = "job.json", "head.safetensors", "best.safetensors", "result.json"
+VARIANTS: dict[str, Variants] = {"labels": AsStored(), "self_blend": SelfBlended()}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
+class FinetuneJob:
+    """All that ranks need: settings, what is predicted, and the windows of two sides with their targets.
+
+    ``init`` says whether the encoder starts from ``cfg.weights`` or at random; ``weights_K`` are class weights.
+    """
+
+    cfg: AdaptConfig
+    version: int
+    init: str
+    kind: str
+    width: int
+    weights_K: tuple[float, ...] | None
+    variants: str
+    image_size: int
+    train: tuple[Window, ...]
+    val: tuple[Window, ...]
+
+    @property
+    def digest(self) -> str:
+        """Identity of the job: of its settings and windows."""
+        return hashlib.sha256(_JOB.dump_json(self)).hexdigest()
+
+    @property
+    def samples(self) -> int:
+        """Training samples of one epoch."""
+        return len(self.train) * VARIANTS[self.variants].count
+
+    @property
+    def epoch_steps(self) -> int:
+        """Optimiser steps of one epoch; what the last one lacks comes from the next epoch."""
+        return -(-self.samples // self.cfg.finetune.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in all."""
+        return self.cfg.finetune.epochs * self.epoch_steps
+
+
+@dataclass(frozen=True)
 class FinetuneResult:
     """Losses of each epoch (train, validation) and the epoch kept; -1 keeps the start, the linear probe itself."""
 
     losses: tuple[tuple[float, float], ...]
     start_val_loss: float
     best_epoch: int
-    overfit: OverfitCheck | None
+
+    def kept_losses(self) -> tuple[float, float]:
+        """Return the losses of the epoch that is kept; at the start there is no training loss yet, so the first one."""
+        return self.losses[self.best_epoch] if self.best_epoch >= 0 else (self.losses[0][0], self.start_val_loss)
 
 
-def finetune(
-    detector: Detector,
-    pixels: ClipPixels,
-    train: Sequence[Window],
-    val: Sequence[Window],
-    cfg: FinetuneConfig,
-    *,
-    device: torch.device,
-    seed: int,
-) -> FinetuneResult:
-    """Train ``detector`` in place and leave it at the epoch with the least validation loss.
+_JOB = TypeAdapter(FinetuneJob)
+RESULT = TypeAdapter(FinetuneResult)
 
-    Every epoch draws new self-blends; a window's real and fake sample are always in one batch, which keeps batches
-    balanced. Starting from a trained head keeps the first steps from spoiling the encoder (Kumar et al., "Fine-Tuning
-    can Distort Pretrained Features", 2022).
+
+def make_job(
+    cfg: AdaptConfig, task: TaskSpec, pixels: ClipPixels, init: str, train: Sequence[Window], val: Sequence[Window]
+) -> FinetuneJob:
+    """Write down a fine-tuning."""
+    weights_K = class_weights(task, np.array(targets_of(pixels.variants, train), np.float32))
+    return FinetuneJob(
+        cfg=cfg, version=pixels.reader.version.version, init=init, kind=task.kind, width=task.width,
+        weights_K=None if weights_K is None else tuple(weights_K.tolist()), variants=pixels.variants.name,
+        image_size=pixels.image_size, train=tuple(train), val=tuple(val),
+    )  # fmt: skip
+
+
+def read_job(folder: Path) -> FinetuneJob:
+    """Return the job that a folder holds."""
+    try:
+        return _JOB.validate_json((folder / JOB_FILE).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ConfigError(f"{folder} holds no fine-tuning that can be read; remove the folder and run again") from error
+
+
+def finetune(job: FinetuneJob, classifier: Classifier, folder: Path) -> FinetuneResult:
+    """Train ``classifier`` in place and leave it at the epoch with the least validation loss.
+
+    A job that was interrupted goes on from its last checkpoint; one that is finished is only read.
 
     Raises:
-        TrainingError: the loss is no longer finite, or the overfit check fails.
+        ConfigError: the folder holds another job, or is in use.
+        TrainingError: the loss is no longer finite, or a signal or a lost rank ended it; the same command goes on.
     """
-    detector.to(device)
-    val_samples = [sample for samples in pixels.iter_samples(draws_of(val)) for sample in samples]
-    overfit = None
-    if cfg.overfit_check_steps:
-        overfit = _check_overfit(detector, pixels, train, cfg, device)
-    optimizer = _optimizer(detector, cfg)
-    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=cfg.patience)
-    start_val_loss = _validation_loss(detector, val_samples, cfg.batch_size, device)
-    best, best_epoch, best_state = start_val_loss, -1, _copied(detector)
-    losses: list[tuple[float, float]] = []
-    with Progress("fine-tune", cfg.epochs * len(train) * pixels.samples_per_draw, unit="clip") as progress:
-        for epoch in range(cfg.epochs):
-            order = np.random.default_rng([seed, epoch]).permutation(len(train))
-            detector.train()
-            total, seen = 0.0, 0
-            for batch in _batches(pixels, [train[i] for i in order], epoch + 1, cfg.batch_size):
-                optimizer.zero_grad(set_to_none=True)
-                loss = _loss(detector, batch, device)
-                if not torch.isfinite(loss):
-                    raise TrainingError(
-                        f"fine-tuning diverged in epoch {epoch + 1}: the loss is {float(loss.detach())}; "
-                        f"lower finetune.lr ({cfg.lr}) and finetune.head_lr ({cfg.head_lr})"
-                    )
-                loss.backward()
-                optimizer.step()
-                total, seen = total + float(loss.detach()) * len(batch), seen + len(batch)
-                progress.update(len(batch), note=f"epoch {epoch + 1}/{cfg.epochs}, loss {total / seen:.3f}")
-            val_loss = _validation_loss(detector, val_samples, cfg.batch_size, device)
-            schedule.step(val_loss)
-            losses.append((total / seen, val_loss))
-            if val_loss < best:
-                best, best_epoch, best_state = val_loss, epoch, _copied(detector)
-    detector.load_state_dict(best_state)
-    return FinetuneResult(tuple(losses), start_val_loss, best_epoch, overfit)
-
-
-def detector_scores(
-    detector: Detector, pixels: ClipPixels, windows: Sequence[Window], *, batch: int, device: torch.device
-) -> np.ndarray:
-    """Return the probability of "fake" of every sample of ``windows`` (blend number 0), float64 (N,)."""
-    detector.eval().to(device)
-    scores: list[np.ndarray] = []
-    with Progress("test", len(windows) * pixels.samples_per_draw, unit="clip") as progress:
-        for samples in _batches(pixels, windows, 0, batch):
-            with torch.inference_mode():
-                scores.append(torch.sigmoid(detector(_clip(samples, device))).double().cpu().numpy())
-            progress.update(len(samples))
-    return np.concatenate(scores)
-
-
-def _optimizer(detector: Detector, cfg: FinetuneConfig) -> torch.optim.Adam:
-    groups = [
-        {"params": detector.encoder.parameters(), "lr": cfg.lr},
-        {"params": detector.head.parameters(), "lr": cfg.head_lr},
-    ]
-    return torch.optim.Adam(groups, betas=cfg.betas)
-
-
-def _check_overfit(
-    detector: Detector, pixels: ClipPixels, train: Sequence[Window], cfg: FinetuneConfig, device: torch.device
-) -> OverfitCheck:
-    """Run the check and put the weights back: it must not be a head start on one batch."""
-    batch = next(_batches(pixels, train, 0, cfg.batch_size))
-    state = _copied(detector)
-    detector.train()
-    try:
-        return overfit_one_batch(
-            lambda: _loss(detector, batch, device), _optimizer(detector, cfg), cfg.overfit_check_steps
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / JOB_FILE).exists():
+        if read_job(folder).digest != job.digest:
+            raise ConfigError(f"{folder} holds a fine-tuning with other settings; take a new run folder")
+        classifier.head = head_of(load_tensors(folder / HEAD_FILE))  # the start that the interrupted run had
+    else:
+        save_file(
+            {f"head.{name}": value for name, value in classifier.head.state_dict().items()}, str(folder / HEAD_FILE)
         )
-    finally:
-        detector.load_state_dict(state)
+        (folder / JOB_FILE).write_bytes(_JOB.dump_json(job))
+    if not (folder / RESULT_FILE).exists():
+        _launch(job, folder)
+    result = RESULT.validate_json((folder / RESULT_FILE).read_bytes())
+    if result.best_epoch >= 0:
+        classifier.load_state_dict(load_tensors(folder / BEST_FILE))
+    return result
 
 
-def _batches(pixels: ClipPixels, windows: Sequence[Window], number: int, size: int) -> Iterator[list[Sample]]:
-    """Yield lists of about ``size`` samples; the samples of one window stay together."""
-    waiting: list[Sample] = []
-    for samples in pixels.iter_samples(Draw(window, number) for window in windows):
-        waiting += samples
-        if len(waiting) >= size:
-            yield waiting
-            waiting = []
-    if waiting:
-        yield waiting
+@torch.inference_mode()
+def classifier_scores(
+    task: TaskSpec,
+    classifier: nn.Module,
+    pixels: ClipPixels,
+    windows: Sequence[Window],
+    *,
+    batch: int,
+    device: torch.device,
+) -> np.ndarray:
+    """Return the scores of every sample of ``windows`` (draw 0), float64 (N, K)."""
+    classifier.eval().to(device)
+    scores: list[Tensor] = []
+    waiting: list[np.ndarray] = []
+    total = len(windows) * pixels.variants.count
+    with Progress("test", total, unit="clip") as progress:
+        for samples in pixels.iter_samples(Draw(window, 0) for window in windows):
+            waiting += [sample.frames_THWC for sample in samples]
+            if len(waiting) >= batch or len(waiting) + sum(map(len, scores)) == total:
+                scores.append(
+                    probabilities(task.kind, classifier(torch.from_numpy(np.stack(waiting)).to(device))).cpu()
+                )
+                progress.update(len(waiting))
+                waiting = []
+    return torch.cat(scores).numpy()
 
 
-def _clip(samples: Sequence[Sample], device: torch.device) -> Tensor:
-    return torch.from_numpy(np.stack([s.frames_THWC for s in samples])).to(device)
-
-
-def _loss(detector: Detector, samples: Sequence[Sample], device: torch.device) -> Tensor:
-    labels_B = torch.tensor([s.label for s in samples], dtype=torch.float32, device=device)
-    return binary_cross_entropy_with_logits(detector(_clip(samples, device)), labels_B)
-
-
-@torch.no_grad()
-def _validation_loss(detector: Detector, samples: Sequence[Sample], batch: int, device: torch.device) -> float:
-    detector.eval()
-    total = 0.0
-    for start in range(0, len(samples), batch):
-        part = samples[start : start + batch]
-        total += float(_loss(detector, part, device)) * len(part)
-    return total / len(samples)
-
-
-def _copied(detector: Detector) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in detector.state_dict().items()}
+def _launch(job: FinetuneJob, folder: Path) -> None:
+    if (lock := hold_run(folder)) is None:
+        raise ConfigError(busy(folder))
+    release_run(lock)  # rank 0 takes it for as long as it lives
+    (folder / FAILURE).unlink(missing_ok=True)
+    on_cpu = job.cfg.device == "cpu" or not torch.cuda.is_available()
+    environment = {"DS_ACCELERATOR": "cpu" if on_cpu else "cuda", "PYTHONWARNINGS": "ignore::FutureWarning"}
+    if on_cpu:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    if job.cfg.threads:
+        environment["OMP_NUM_THREADS"] = str(job.cfg.threads)
+    world = job.cfg.finetune.world_size or (1 if on_cpu else torch.cuda.device_count())
+    status = launch(
+        "model.adapt.worker", [str(folder)], world_size=world, run_dir=folder, env={**os.environ, **environment}
+    )
+    if status is ExitStatus.DONE:
+        return
+    if status is ExitStatus.PREEMPTED:
+        raise TrainingError("fine-tuning was stopped by a signal and saved; the same command and run folder go on")
+    said = (
+        (folder / FAILURE).read_text(encoding="utf-8") if (folder / FAILURE).exists() else "a rank ended without a word"
+    )
+    if status is ExitStatus.REFUSED:
+        raise ConfigError(said)
+    raise TrainingError(f"fine-tuning ended as {status.name.lower().replace('_', ' ')}: {said}")

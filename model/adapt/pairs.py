@@ -9,31 +9,26 @@ import cv2
 import numpy as np
 
 from model.adapt.pixels import ClipPixels
-from model.adapt.samples import FAKE, Draw, Window
+from model.adapt.samples import Draw, Window
 
 _COLUMNS = (0.0, 0.5, 1.0)
 _TILE, _GAP, _HEAD = 160, 4, 24
 
 
 def draw_pairs(pixels: ClipPixels, windows: Sequence[Window], path: Path) -> None:
-    """Write a PNG: one row a window, three frames real, the same three fake, and their difference times four.
-
-    With labelled fakes there is no pair; real and fake clips then follow one another, one row each.
-    """
+    """Write a PNG: one row a window, three frames real, the same three fake, and their difference times four."""
     rows = []
-    heads = ["real"] * 3 + ["fake"] * 3 + ["difference"] if pixels.fakes == "self_blend" else ["start", "middle", "end"]
+    heads = ["real"] * 3 + ["fake"] * 3 + ["difference"]
     for window in windows:
-        samples = pixels.samples(Draw(window, 0))
-        tiles = [tile for sample in samples for tile in _frames(sample.frames_THWC)]
-        if len(samples) == 2:
-            difference = tiles[4].astype(np.int16) - tiles[1].astype(np.int16)
-            tiles.append(np.clip(128 + 4 * difference, 0, 255).astype(np.uint8))
-        else:
-            _write(tiles[0], "fake" if samples[0].label == FAKE else "real", _TILE - 8)
+        tiles = [tile for sample in pixels.samples(Draw(window, 0)) for tile in _frames(sample.frames_THWC)]
+        difference = tiles[4].astype(np.int16) - tiles[1].astype(np.int16)
+        tiles.append(np.clip(128 + 4 * difference, 0, 255).astype(np.uint8))
         rows.append(_joined(tiles, axis=1))
     head = np.full((_HEAD, rows[0].shape[1], 3), 255, np.uint8)
     for i, word in enumerate(heads):
-        _write(head, word, 17, i * (_TILE + _GAP) + 4, colour=(40, 40, 40))
+        cv2.putText(
+            head, word, (i * (_TILE + _GAP) + 4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (40, 40, 40), 1, cv2.LINE_AA
+        )
     picture = np.concatenate([head, _joined(rows, axis=0)])
     _, data = cv2.imencode(".png", picture[..., ::-1])
     path.write_bytes(data.tobytes())
@@ -54,9 +49,3 @@ def _joined(pictures: Sequence[np.ndarray], axis: int) -> np.ndarray:
         shape[axis] = _GAP
         parts += [picture, np.full(shape, 255, np.uint8)]
     return np.concatenate(parts[:-1], axis=axis)
-
-
-def _write(
-    picture_HWC: np.ndarray, text: str, y: int, x: int = 6, colour: tuple[int, int, int] = (255, 255, 255)
-) -> None:
-    cv2.putText(picture_HWC, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)

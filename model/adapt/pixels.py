@@ -1,110 +1,57 @@
-"""From window references to pixels: reads clips of one dataset version and makes real and fake samples of them."""
+"""From window references to pixels: reads clips of one dataset version and makes the samples of each window."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 
-from infra.errors import ConfigError, DatasetError
+from infra.errors import DatasetError
 from infra.progress import Progress
-from model.adapt.samples import FAKE, REAL, ClipRow, Draw, Label
-from model.adapt.self_blend import has_face, self_blend
+from model.adapt.samples import ClipRow, Draw
+from model.adapt.task import Target
+from model.adapt.variants import Variants
+from model.data.source import resize_frames
 from pipeline.dataset.reader import DatasetReader, RawClip
 from pipeline.media.decode import decode_clip
 
-FakeKind = Literal["self_blend", "labels"]
-_LABELS: dict[str, Label] = {"real": REAL, "fake": FAKE}
-
 
 class Sample(NamedTuple):
-    """One clip as a detector sees it: frames uint8 (T, H, W, 3), label 0 real or 1 fake."""
+    """One clip as a network sees it: frames uint8 (T, H, W, 3), and what is to be predicted."""
 
     frames_THWC: np.ndarray
-    label: Label
-
-
-def list_clips(reader: DatasetReader) -> list[ClipRow]:
-    """Return all clips that the version lists, in its order."""
-    clips: list[ClipRow] = []
-    for shard in reader.shards:
-        for row, entry in enumerate(reader.manifest(shard.unit).to_pylist()):
-            label = json.loads(entry["labels"]).get("label")
-            clips.append(
-                ClipRow(
-                    unit=shard.unit,
-                    row=row,
-                    label=label if label in _LABELS else None,
-                    **{name: entry[name] for name in _MANIFEST_FIELDS},
-                )
-            )
-    return clips
-
-
-_MANIFEST_FIELDS = ("key", "video", "name", "track", "start_frame", "frames", "split", "identity")
-
-
-def choose_fakes(clips: Sequence[ClipRow], wanted: Literal["auto", "self_blend", "labels"]) -> FakeKind:
-    """Decide where the fakes come from; ``auto`` takes labels where both kinds are present.
-
-    Raises:
-        ConfigError: labels are asked for and one kind is missing.
-    """
-    found = {clip.label for clip in clips} - {None}
-    if wanted == "labels" and found != {"real", "fake"}:
-        raise ConfigError(
-            f"data.fakes=labels needs clips labelled real and clips labelled fake; found "
-            f"{sorted(map(str, found)) or 'none'}; use data.fakes=self_blend"
-        )
-    if wanted == "auto":
-        return "labels" if found == {"real", "fake"} else "self_blend"
-    return wanted
-
-
-def usable_clips(clips: Sequence[ClipRow], fakes: FakeKind) -> list[ClipRow]:
-    """Return the clips that this kind of fakes can use: labelled ones, or all that are not known to be fake."""
-    if fakes == "labels":
-        return [clip for clip in clips if clip.label is not None]
-    return [clip for clip in clips if clip.label != "fake"]
+    target: Target
 
 
 @dataclass(frozen=True)
 class ClipPixels:
     """Reads windows of a dataset version and gives the samples made of each; holds no open file.
 
-    reader: the dataset. fakes: where fakes come from. image_size: side of the frames given out, in pixels.
-    seed: of the blends.
+    reader: the dataset. variants: what is made of a window. image_size: side of the frames given out, in pixels.
+    seed: of what is made.
     """
 
     reader: DatasetReader
-    fakes: FakeKind
+    variants: Variants
     image_size: int
     seed: int
 
-    @property
-    def samples_per_draw(self) -> int:
-        """2 where a fake is made of every window (real first), else 1."""
-        return 2 if self.fakes == "self_blend" else 1
-
     def samples(self, draw: Draw) -> list[Sample]:
-        """Return the samples of one window; for self-blends the real and the fake of this draw, in this order."""
+        """Return the samples of one window, in the order of its variants."""
         window = draw.window
         raw = self._raw(window.clip)
         frames_THWC = decode_clip(raw.mp4, window.indices)
-        if self.fakes == "labels":
-            return [Sample(self._sized(frames_THWC), _LABELS[str(window.clip.label)])]
-        pair = self_blend(frames_THWC, raw.regions, blend_seed(self.seed, draw), window.indices)
-        return [Sample(self._sized(pair.real_THWC), REAL), Sample(self._sized(pair.fake_THWC), FAKE)]
+        made = self.variants.frames(frames_THWC, raw.regions, window, draw_seed(self.seed, draw))
+        targets = self.variants.targets(window)
+        return [Sample(resize_frames(f, self.image_size), target) for f, target in zip(made, targets, strict=True)]
 
     def iter_samples(self, draws: Iterable[Draw], *, ahead: int = 2) -> Iterator[list[Sample]]:
-        """Yield the samples of each draw in order, with ``ahead`` of them decoded and blended in threads."""
+        """Yield the samples of each draw in order, with ``ahead`` of them decoded and made in threads."""
         pending = iter(draws)
         with ThreadPoolExecutor(max_workers=ahead, thread_name_prefix="clip-pixels") as pool:
             queue: list[Future[list[Sample]]] = [pool.submit(self.samples, draw) for draw in islice(pending, ahead)]
@@ -113,14 +60,14 @@ class ClipPixels:
                 queue += [pool.submit(self.samples, draw) for draw in islice(pending, 1)]
                 yield samples
 
-    def with_face(self, clips: Sequence[ClipRow], *, show: bool = True) -> list[ClipRow]:
-        """Return the clips that can be blended with themselves; with labels all of them."""
-        if self.fakes == "labels":
+    def usable(self, clips: Sequence[ClipRow], *, show: bool = True) -> list[ClipRow]:
+        """Return the clips that samples can be made of; reads the region maps of all where that decides."""
+        if self.variants.count == 1:
             return list(clips)
         kept = []
         with Progress("look for face regions", len(clips), unit="clip", enabled=show) as progress:
             for clip in clips:
-                if has_face(self._raw(clip).regions):
+                if self.variants.usable(self._raw(clip).regions):
                     kept.append(clip)
                 progress.update()
         return kept
@@ -131,13 +78,7 @@ class ClipPixels:
             raise DatasetError(f"unit {clip.unit} row {clip.row} holds clip {raw.key}, not {clip.key}")
         return raw
 
-    def _sized(self, frames_THWC: np.ndarray) -> np.ndarray:
-        if frames_THWC.shape[1:3] == (self.image_size, self.image_size):
-            return frames_THWC
-        size = (self.image_size, self.image_size)
-        return np.stack([cv2.resize(frame_HWC, size, interpolation=cv2.INTER_AREA) for frame_HWC in frames_THWC])
 
-
-def blend_seed(seed: int, draw: Draw) -> int:
-    """Return the seed of one blend: a function of the run's seed, the window's name and the draw's number alone."""
+def draw_seed(seed: int, draw: Draw) -> int:
+    """Return the seed of what is made: a function of the run's seed, the window's name and the draw's number alone."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{draw.window.id}/{draw.number}".encode()).digest()[:8])

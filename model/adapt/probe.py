@@ -1,4 +1,4 @@
-"""Linear probe: one linear layer on frozen pooled features, trained full batch."""
+"""Linear probe: one linear layer on frozen pooled features, trained full batch, for every kind of task."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from infra.errors import TrainingError
 from infra.progress import Progress
+from model.adapt.objective import class_weights, probabilities, task_loss
+from model.adapt.task import Kind, TaskSpec
 from model.adapt_config import ProbeConfig
 
 _LEAST_STD = 1e-6
@@ -26,25 +27,27 @@ class ProbeResult:
 
 
 def train_probe(
+    task: TaskSpec,
     train_ND: np.ndarray,
-    train_labels_N: np.ndarray,
+    train_targets_NJ: np.ndarray,
     val_ND: np.ndarray,
-    val_labels_N: np.ndarray,
+    val_targets_NJ: np.ndarray,
     cfg: ProbeConfig,
     *,
     label: str = "linear probe",
     show: bool = True,
 ) -> ProbeResult:
-    """Train a binary probe and keep the epoch with the least validation loss.
+    """Train a probe and keep the epoch with the least validation loss.
 
-    Weights start at zero, so that the result is a pure function of the features and the settings: the problem is
-    convex and needs no random start.
+    Weights start at zero (the bias of a regression at the mean), so that the result is a pure function of the features
+    and the settings: the problem is convex and needs no random start.
 
     Args:
-        train_ND: float32 pooled features (clips, feature width) to train on.
-        train_labels_N: 0 real, 1 fake.
+        task: what is predicted; it decides loss and class weights.
+        train_ND: float32 pooled features (samples, feature width) to train on.
+        train_targets_NJ: their targets (``model.adapt.task.Target``).
         val_ND: features that choose the epoch and drive the plateau schedule.
-        val_labels_N: their labels.
+        val_targets_NJ: their targets.
         cfg: epochs, learning rate, schedule.
         label: name shown with the progress.
         show: whether progress is shown.
@@ -57,11 +60,14 @@ def train_probe(
     mean_D, std_D = feature_statistics(train_ND) if cfg.standardise else _identity(train_ND.shape[1])
     if float(np.ptp(train_ND, axis=0).max()) < _LEAST_STD:
         raise TrainingError("every clip has the same features, so nothing can be told apart; check the weights")
-    x_ND, y_N = _standardised(train_ND, mean_D, std_D), torch.from_numpy(train_labels_N).float()
-    val_x_ND, val_y_N = _standardised(val_ND, mean_D, std_D), torch.from_numpy(val_labels_N).float()
-    probe = nn.Linear(x_ND.shape[1], 1)
+    x_ND, y_NJ = _standardised(train_ND, mean_D, std_D), torch.from_numpy(train_targets_NJ)
+    val_x_ND, val_y_NJ = _standardised(val_ND, mean_D, std_D), torch.from_numpy(val_targets_NJ)
+    weights_K = class_weights(task, train_targets_NJ)
+    probe = nn.Linear(x_ND.shape[1], task.width)
     nn.init.zeros_(probe.weight)
     nn.init.zeros_(probe.bias)
+    if task.kind == "regression":
+        probe.bias.data.copy_(y_NJ.mean(dim=0))
     optimizer = torch.optim.Adam(probe.parameters(), lr=cfg.lr, betas=cfg.betas)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=cfg.patience)
     losses: list[tuple[float, float]] = []
@@ -69,11 +75,11 @@ def train_probe(
     with Progress(label, cfg.epochs, unit="epoch", enabled=show) as progress:
         for epoch in range(cfg.epochs):
             optimizer.zero_grad(set_to_none=True)
-            loss = binary_cross_entropy_with_logits(probe(x_ND)[:, 0], y_N)
+            loss = task_loss(task.kind, probe(x_ND), y_NJ, weights_K)
             loss.backward()
             optimizer.step()
             with torch.no_grad():
-                val_loss = float(binary_cross_entropy_with_logits(probe(val_x_ND)[:, 0], val_y_N))
+                val_loss = float(task_loss(task.kind, probe(val_x_ND), val_y_NJ, weights_K))
             schedule.step(val_loss)
             losses.append((float(loss.detach()), val_loss))
             if val_loss < best:
@@ -103,9 +109,9 @@ def fold_standardisation(probe: nn.Linear, mean_D: np.ndarray, std_D: np.ndarray
 
 
 @torch.no_grad()
-def head_scores(head: nn.Linear, features_ND: np.ndarray) -> np.ndarray:
-    """Return the probability of "fake" for each row of pooled features, float64 (N,)."""
-    return torch.sigmoid(head(torch.from_numpy(features_ND))[:, 0]).double().numpy()
+def head_scores(kind: Kind, head: nn.Linear, features_ND: np.ndarray) -> np.ndarray:
+    """Return the scores of each row of pooled features, float64 (N, K) (``model.adapt.objective.probabilities``)."""
+    return probabilities(kind, head(torch.from_numpy(features_ND))).numpy()
 
 
 def _identity(width: int) -> tuple[np.ndarray, np.ndarray]:

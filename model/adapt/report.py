@@ -1,44 +1,45 @@
-"""What adaptation hands over: rows of the table, per-clip scores, and the sentences that say how far they reach."""
+"""What adaptation hands over: rows of the table, figures behind them, and the sentences that say how far they reach."""
 
 from __future__ import annotations
 
-import csv
 import json
-import os
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-RESULT_FILE, SCORES_FILE, PAIRS_FILE = "result.json", "scores.csv", "pairs.png"
+from model.adapt.files import replaced
+from model.adapt.metrics import Measure, ReliabilityBin
+
+RESULT_FILE, SCORES_FILE, SUBJECTS_FILE, PAIRS_FILE = "result.json", "scores.csv", "video_scores.csv", "pairs.png"
 HEAD_FILE, ADAPTED_FILE = "head.safetensors", "adapted.safetensors"
 
 Mode = Literal["LP", "FT"]
-Init = Literal["pretrained", "random"]
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptRow:
     """One line of the table.
 
-    mode: linear probe or fine-tuning; init: where the encoder's weights come from. accuracy and auc are over single
-    clips; video_accuracy and video_auc over the mean score of each video's real and fake clips. auc_low, auc_high:
-    95 % interval of ``auc`` over resampled videos or people; None where there is one only. Counts are of the test
-    side except clips_train and clips_val; real and fake count one each. best_epoch: the epoch kept; -1 in FT means
-    that no epoch was better than the probe it started from.
+    mode: linear probe or fine-tuning; init: where the encoder's weights come from, ``pretrained`` or ``random``.
+    measures: of subjects' scores (``model.adapt.scores``), with 95 % intervals over people or videos. window_measures:
+    the same figures of single windows. per_output: of each label of a multilabel task. by_manipulation: each deepfake
+    method's fakes against all real videos. Counts are of samples; real and fake count one each. best_epoch: the epoch
+    kept; -1 in FT means that no epoch was better than the probe it started from.
     """
 
     mode: Mode
-    init: Init
-    accuracy: float
-    auc: float
-    auc_low: float | None
-    auc_high: float | None
-    video_accuracy: float
-    video_auc: float
+    init: str
+    measures: Mapping[str, Measure]
+    window_measures: Mapping[str, float]
+    per_output: Mapping[str, Mapping[str, float]]
+    by_manipulation: Mapping[str, Mapping[str, float]]
+    reliability: tuple[ReliabilityBin, ...]
     clips_train: int
     clips_val: int
     clips_test: int
+    subjects_test: int
     videos_test: int
     groups_test: int
     people_test: int | None
@@ -47,75 +48,108 @@ class AdaptRow:
     val_loss: float
     seconds: float
 
+    def figure(self, name: str) -> float:
+        """Return a figure; not a number where the task has none of that name."""
+        return self.measures[name].value if name in self.measures else math.nan
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers, [0, 1]."""
+        return self.figure("accuracy")
+
+    @property
+    def auc(self) -> float:
+        """Area under the ROC curve, [0, 1]."""
+        return self.figure("auc")
+
+    @property
+    def auc_low(self) -> float | None:
+        """Lower end of the AUC's interval."""
+        return self.measures["auc"].low if "auc" in self.measures else None
+
+    @property
+    def auc_high(self) -> float | None:
+        """Upper end of the AUC's interval."""
+        return self.measures["auc"].high if "auc" in self.measures else None
+
 
 @dataclass(frozen=True, slots=True)
-class Score:
-    """One tested clip: probability of fake, its label, and where it comes from (frames of the source video)."""
+class FewShotRow:
+    """One share of the training labels: mean and standard deviation of each figure over ``seeds`` subsets."""
 
     mode: Mode
-    init: Init
-    clip: str
-    video: str
-    name: str
-    start_frame: int
-    end_frame: int
-    label: str
-    score: float
+    init: str
+    fraction: float
+    seeds: int
+    subjects: int
+    clips_train: int
+    measures: Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptReport:
     """The outcome of one run.
 
-    weights_sha256: digest of the pretrained weights' file. people: None where the dataset does not know. notes:
-    sentences that must stand wherever the numbers stand.
+    encoder: its name. weights_sha256: digest of the pretrained weights' file, empty without one. fakes: ``labels``, or
+    how samples were made. people: None where the dataset does not know. notes: sentences that must stand wherever the
+    numbers stand. licences: of everything that went in.
     """
 
     task: str
+    kind: str
+    outputs: tuple[str, ...]
     run_dir: Path
     dataset: str
     version: int
+    encoder: str
     weights_sha256: str
+    config_digest: str
     fakes: str
     split: str
     videos: int
     people: int | None
     rows: tuple[AdaptRow, ...]
+    few_shot: tuple[FewShotRow, ...]
     notes: tuple[str, ...]
+    licences: tuple[str, ...]
     seconds: float
+    overfit: str = ""
 
     def result(self) -> dict[str, Any]:
         """Return what ``result.json`` holds."""
         tree = asdict(self)
         tree["run_dir"] = self.run_dir.name
         tree["people"] = "unknown" if self.people is None else self.people
-        for row in tree["rows"]:
-            row["people_test"] = "unknown" if row["people_test"] is None else row["people_test"]
+        for row, own in zip(tree["rows"], self.rows, strict=True):
+            row["measures"] = {name: m._asdict() for name, m in own.measures.items()}
+            row["reliability"] = [b._asdict() for b in own.reliability]
+            row["people_test"] = "unknown" if own.people_test is None else own.people_test
         return tree
 
+    def table(self) -> list[str]:
+        """Return the rows as lines of text for a terminal, headline figures first."""
+        names = list(self.rows[0].measures)[:4]
+        lines = ["".join([f"{'mode':<5}{'encoder':<12}", *(f"{name:>30}" for name in names)])]
+        for row in self.rows:
+            cells = [f"{_shown(row.measures.get(name)):>30}" for name in names]
+            lines.append("".join([f"{row.mode:<5}{row.init:<12}", *cells]))
+        for few in self.few_shot:
+            cells = [
+                f"{few.measures[name][0]:.3f} ± {few.measures[name][1]:.3f}" if name in few.measures else "–"
+                for name in names
+            ]
+            lines.append("".join([f"{few.mode:<5}{few.fraction:<12.0%}", *(f"{cell:>30}" for cell in cells)]))
+        return lines
 
-def write_report(report: AdaptReport, scores: Sequence[Score]) -> None:
-    """Write ``scores.csv``, then ``result.json`` (last: with it the run is complete)."""
-    with _replaced(report.run_dir / SCORES_FILE) as path, path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(Score.__dataclass_fields__)
-        writer.writerows([f"{v:.6f}" if isinstance(v, float) else v for v in asdict(s).values()] for s in scores)
-    with _replaced(report.run_dir / RESULT_FILE) as path:
+
+def write_result(report: AdaptReport) -> None:
+    """Write ``result.json``, the last of a run's files: with it the run is complete."""
+    with replaced(report.run_dir / RESULT_FILE) as path:
         path.write_text(json.dumps(report.result(), indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-class _replaced:
-    """Context manager: a temporary path that takes the place of ``target`` when the block succeeds."""
-
-    def __init__(self, target: Path) -> None:
-        self._target = target
-        self._temporary = target.with_name(f".{target.name}.{os.getpid()}")
-
-    def __enter__(self) -> Path:
-        return self._temporary
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            self._temporary.replace(self._target)
-        else:
-            self._temporary.unlink(missing_ok=True)
+def _shown(measure: Measure | None) -> str:
+    if measure is None:
+        return "–"
+    interval = "" if measure.low is None else f" ({measure.low:.3f} to {measure.high:.3f})"
+    return f"{measure.value:.3f}{interval}"

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-Label = Literal[0, 1]
-REAL: Label = 0
-FAKE: Label = 1
+from model.adapt.task import Target
 
 
 @dataclass(frozen=True, slots=True)
 class ClipRow:
-    """One manifest row as adaptation needs it; ``row`` is its index in the unit's manifest, frames are absolute."""
+    """One manifest row as adaptation needs it; ``row`` is its index in the unit's manifest, frames are absolute.
+
+    ``target`` is what the task wants predicted of it, None where that is made with the pixels. ``subject`` names what
+    bears that target: the video, or the clip alone. ``manipulation`` is how a deepfake was made, else empty.
+    """
 
     unit: str
     row: int
@@ -25,7 +27,9 @@ class ClipRow:
     frames: int
     split: str
     identity: str | None
-    label: str | None
+    target: Target | None = None
+    subject: str = ""
+    manipulation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class Window:
 
 
 class Draw(NamedTuple):
-    """One blend of one window: ``number`` tells the blends of a window apart; with labelled fakes it plays no part."""
+    """One blend of one window: ``number`` tells the blends of a window apart; with stored labels it plays no part."""
 
     window: Window
     number: int

@@ -9,18 +9,30 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 from infra.errors import CheckpointError
 from model.data.batch import ClipBatch, ClipSample, LoaderState, collate
 from model.data.order import assign
-from model.data.source import ClipSource
+from pipeline.dataset.reader import DatasetReader
+
+
+class SampleSource(Protocol):
+    """Samples by position in an endless stream; ``model.data.source.ClipSource`` is pretraining's."""
+
+    reader: DatasetReader
+    seed: int
+
+    def load(self, position: int) -> ClipSample:
+        """Return the sample at ``position``; called by several threads."""
+        ...
 
 
 class ClipLoader:
     """An endless iterator over this rank's share of each global batch.
 
     Args:
-        source: clips by position.
+        source: samples by position.
         batch: clips of a global batch; ``world`` divides it.
         rank: of this process.
         world: number of ranks.
@@ -31,7 +43,7 @@ class ClipLoader:
 
     def __init__(
         self,
-        source: ClipSource,
+        source: SampleSource,
         batch: int,
         *,
         rank: int = 0,

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from infra.storage import open_storage
+from model.nets.config import model_config
+from model.nets.factory import build_mae
+from model.weights import save_weights
 from pipeline.config import ClipConfig
 from pipeline.dataset.format import clip_key, work_key
 from pipeline.dataset.reader import DatasetReader, open_dataset
@@ -45,7 +49,7 @@ def draw_face(frames: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_dataset(folder: Path, videos: dict[str, int], labels: dict[str, dict] | None = None) -> Path:
-    """``videos``: name → clips of 64 frames; ``labels``: name → labels of all its clips, ``identity`` among them."""
+    """``videos``: name → clips of 64 frames; ``labels``: name → labels of its clips, also ``identity``, ``split``."""
     storage = open_storage(str(folder))
     scratch = folder.parent / f"{folder.name}-scratch"
     scratch.mkdir()
@@ -54,7 +58,7 @@ def write_dataset(folder: Path, videos: dict[str, int], labels: dict[str, dict] 
         video = hashlib.sha256(name.encode()).hexdigest()
         digests.append(video)
         its_labels = dict((labels or {}).get(name, {}))
-        identity = its_labels.pop("identity", None)
+        identity, split = its_labels.pop("identity", None), its_labels.pop("split", "train")
         images, maps = draw_face(64 * count, seed)
         with TarWriter(scratch / "c.tar") as clips, TarWriter(scratch / "r.tar") as regions:
             for i in range(count):
@@ -63,7 +67,7 @@ def write_dataset(folder: Path, videos: dict[str, int], labels: dict[str, dict] 
                     start_frame=64 * i, end_frame=64 * (i + 1), fps=25.0, source_width=640, source_height=360,
                     crops=[(0, 0, 224, 224)] * 64, landmarks=[[(0, 0)] * 5] * 64,
                     quality=Quality(score=1, face_px=100, blur=50, exposure=120),
-                    detector="drawn", parser="drawn", recipe=RECIPE, split="train", identity=identity,
+                    detector="drawn", parser="drawn", recipe=RECIPE, split=split, identity=identity,
                     labels=its_labels,
                 )  # fmt: skip
                 clips.add(meta.key + ".json", meta_to_bytes(meta))
@@ -103,3 +107,20 @@ def labelled_dataset(tmp_path_factory) -> Path:
 def reader(drawn_dataset) -> DatasetReader:
     """The drawn dataset, open."""
     return open_dataset(str(drawn_dataset))
+
+
+TINY = {"image_size": 64, "encoder_dim": 48, "encoder_depth": 2, "decoder_dim": 32, "decoder_depth": 1}
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory) -> Path:
+    """Weights of a very small network, as pretraining leaves them."""
+    torch.manual_seed(7)
+    config = model_config("marlin_vit_tiny", **TINY)
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    facts = {
+        "dataset": "somewhere", "dataset_version": 1, "source_licence": "drawn for tests",
+        "licences": [{"part": "detector", "licence": "MIT; trained on WIDER FACE (non-commercial research)"}],
+    }  # fmt: skip
+    save_weights(path, build_mae(config).state_dict(), config, facts)
+    return path

@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from model.adapt.examples import list_clips
 from model.adapt.features import compute_features, features_digest
-from model.adapt.pixels import ClipPixels, list_clips
+from model.adapt.pixels import ClipPixels
 from model.adapt.samples import choose_windows, draws_of
+from model.adapt.variants import AsStored, SelfBlended
 
 
 class Means(nn.Module):
@@ -26,7 +28,11 @@ class Means(nn.Module):
 
 @pytest.fixture
 def pixels(reader):
-    return ClipPixels(reader, "self_blend", 112, seed=0)
+    return ClipPixels(reader, SelfBlended(), 112, seed=0)
+
+
+def _rows(pixels):
+    return [clip.row for clip in list_clips(pixels.reader)]
 
 
 def _compute(encoder, pixels, draws, cache):
@@ -35,11 +41,11 @@ def _compute(encoder, pixels, draws, cache):
 
 def test_rows_belong_to_their_windows_in_any_order(pixels, tmp_path):
     """Catches features shifted against windows, e.g. by a batch that does not divide."""
-    draws = draws_of(choose_windows(list_clips(pixels.reader)[:4], 1, 0))
+    draws = draws_of(choose_windows(_rows(pixels)[:4], 1, 0))
     encoder = Means()
     table = _compute(encoder, pixels, draws, tmp_path)
     assert table.features_ND.shape == (8, 5)
-    assert table.labels_N.tolist() == [0, 1] * 4
+    assert table.targets_NJ.tolist() == [[0], [1]] * 4
     for draw in draws:
         real, fake = pixels.samples(draw)
         with torch.no_grad():
@@ -52,7 +58,7 @@ def test_rows_belong_to_their_windows_in_any_order(pixels, tmp_path):
 
 def test_a_second_run_computes_nothing_and_other_inputs_compute_anew(pixels, tmp_path):
     """Catches a cache keyed by too little: random and pretrained features would be the same numbers."""
-    draws = draws_of(choose_windows(list_clips(pixels.reader)[:2], 1, 0))
+    draws = draws_of(choose_windows(_rows(pixels)[:2], 1, 0))
     first, again, other = Means(), Means(), Means(seed=1)
     table = _compute(first, pixels, draws, tmp_path)
     assert np.array_equal(_compute(again, pixels, draws, tmp_path).features_ND, table.features_ND)
@@ -60,23 +66,37 @@ def test_a_second_run_computes_nothing_and_other_inputs_compute_anew(pixels, tmp
     assert first.calls > 0
     assert not np.array_equal(_compute(other, pixels, draws, tmp_path).features_ND, table.features_ND)
     digests = {
-        features_digest(first, pixels, draws),
-        features_digest(other, pixels, draws),
-        features_digest(first, pixels, draws[:1]),
-        features_digest(first, ClipPixels(pixels.reader, "self_blend", 112, seed=1), draws),
-        features_digest(first, ClipPixels(pixels.reader, "self_blend", 96, seed=0), draws),
+        features_digest(first, pixels),
+        features_digest(other, pixels),
+        features_digest(first, ClipPixels(pixels.reader, SelfBlended(), 112, seed=1)),
+        features_digest(first, ClipPixels(pixels.reader, SelfBlended(), 96, seed=0)),
+        features_digest(first, ClipPixels(pixels.reader, AsStored(), 112, seed=0)),
     }
     assert len(digests) == 5
+
+
+def test_another_subset_of_the_same_clips_computes_only_what_is_new(pixels, tmp_path):
+    """Catches a cache per request: few-shot subsets and other tasks would each pay for the same features."""
+    windows = choose_windows(_rows(pixels)[:3], 1, 0)
+    encoder = Means()
+    whole = _compute(encoder, pixels, draws_of(windows[:2]), tmp_path)
+    calls = encoder.calls
+    part = _compute(encoder, pixels, draws_of(windows[1:2]), tmp_path)
+    assert encoder.calls == calls
+    assert np.array_equal(part.features_ND, whole.features_ND[2:])
+    more = _compute(encoder, pixels, draws_of(windows[1:], 2), tmp_path)
+    assert encoder.calls == calls + 2, "six new samples in batches of three"
+    assert np.array_equal(more.features_ND[:2], part.features_ND)
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a zip", None])
 def test_a_damaged_cache_is_computed_again(pixels, tmp_path, damage):
     """Catches trust in a cache file: cut short, of another kind, or holding pickled objects."""
-    draws = draws_of(choose_windows(list_clips(pixels.reader)[:1], 1, 0))
+    draws = draws_of(choose_windows(_rows(pixels)[:1], 1, 0))
     table = _compute(Means(), pixels, draws, tmp_path)
-    (path,) = tmp_path.glob("features-*.npz")
+    (path,) = tmp_path.glob("features-*/*.npz")
     if damage is None:
-        np.savez(path, features=np.array([{"a": 1}], dtype=object), labels=table.labels_N)
+        np.savez(path, features=np.array([{"a": 1}], dtype=object), names=np.array(["a"]))
     else:
         path.write_bytes(damage)
     assert np.array_equal(_compute(Means(), pixels, draws, tmp_path).features_ND, table.features_ND)

@@ -1,102 +1,124 @@
-"""Fine-tuning learns, keeps its best epoch, repeats itself exactly, and stops when it diverges."""
+"""Fine-tuning by real ranks: it learns, keeps its best epoch, resumes exactly after a kill, and refuses clearly."""
 
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
 import pytest
 import torch
 from torch import nn
 
-from infra.errors import TrainingError
-from model.adapt.detector import Detector
-from model.adapt.finetune import detector_scores, finetune
-from model.adapt.pixels import ClipPixels, list_clips
-from model.adapt.samples import choose_windows
-from model.adapt_config import FinetuneConfig
+from infra.errors import ConfigError, TrainingError
+from model.adapt.classifier import Classifier
+from model.adapt.encoders import open_encoder
+from model.adapt.examples import list_clips
+from model.adapt.finetune import BEST_FILE, RESULT_FILE, finetune, make_job, read_job
+from model.adapt.plan import make_plan
+from model.adapt.worker import TuneState
+from model.adapt_config import AdaptConfig
+from model.train.checkpoint import list_checkpoints
+from model.weights import load_tensors
+from pipeline.dataset.reader import open_dataset
 
-CPU = torch.device("cpu")
-
-
-class Edges(nn.Module):
-    """A small convolutional encoder over the first and last frame."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(6, 8, 5, stride=4), nn.GELU(), nn.Conv2d(8, 8, 3, stride=2), nn.GELU(), nn.AdaptiveAvgPool2d(4)
-        )
-
-    def forward(self, clip_BTHWC):
-        ends = clip_BTHWC[:, [0, -1]].permute(0, 1, 4, 2, 3).flatten(1, 2).float() / 255
-        return self.layers(ends - ends.mean(dim=(2, 3), keepdim=True)).flatten(1)
+ROOT = Path(__file__).resolve().parents[4]
 
 
-def _detector() -> Detector:
-    torch.manual_seed(0)
-    return Detector(Edges(), nn.Linear(128, 1))
+def _job(weights, dataset, **changes):
+    cfg = AdaptConfig.model_validate({
+        "task": "deepfake", "weights": str(weights), "device": "cpu", "threads": 1,
+        "data": {"dataset": str(dataset), "gap_frames": 16},
+        "finetune": {"epochs": 2, "batch_size": 4, "lr": 1e-3, "head_lr": 1e-2, "checkpoint_every": 1, **changes},
+    })  # fmt: skip
+    choice, reader = open_encoder(cfg), open_dataset(str(dataset))
+    plan = make_plan(cfg, reader, list_clips(reader), choice.frames, choice.image_size)
+    sides = plan.split.sides
+    return make_job(cfg, plan.task, plan.pixels, "pretrained", sides["train"], sides["val"]), choice
 
 
-@pytest.fixture
-def pixels(reader):
-    return ClipPixels(reader, "self_blend", 64, seed=0)
+def _classifier(choice, bias=0.0):
+    head = nn.Linear(choice.width, 1)
+    nn.init.zeros_(head.weight)
+    nn.init.constant_(head.bias, bias)
+    return Classifier(choice.build(), head)
 
 
-@pytest.fixture
-def windows(reader):
-    return choose_windows(list_clips(reader), 1, 0)
+@pytest.fixture(scope="module")
+def finished(tiny_weights, drawn_dataset, tmp_path_factory):
+    """A run that nothing interrupted: job, folder, result and the weights it left."""
+    job, choice = _job(tiny_weights, drawn_dataset)
+    folder, classifier = tmp_path_factory.mktemp("whole") / "finetune", _classifier(choice, bias=1.0)
+    result = finetune(job, classifier, folder)
+    return job, choice, folder, result, classifier
 
 
-def test_the_training_loss_falls_and_the_run_repeats_itself(pixels, windows):
-    """Catches order, blends or dropout drawn from global random state."""
-    cfg = FinetuneConfig(epochs=3, lr=3e-3, head_lr=3e-3)
-    states = []
-    for _ in range(2):
-        detector = _detector()
-        result = finetune(detector, pixels, windows[:4], windows[6:8], cfg, device=CPU, seed=0)
-        states.append(detector.state_dict())
-    assert len(result.losses) == 3
-    assert result.losses[-1][0] < result.losses[0][0]
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+def test_the_best_epoch_is_kept_and_a_finished_job_is_only_read(finished):
+    """Catches fine-tuning that hands over its last epoch, and a second call that trains again."""
+    job, choice, folder, result, classifier = finished
+    assert len(result.losses) == 2
+    assert result.best_epoch >= 0, "a head with a wrong bias is easily bettered"
+    assert min(val for _, val in result.losses) == result.losses[result.best_epoch][1] < result.start_val_loss
+    again = _classifier(choice)
+    before = (folder / BEST_FILE).stat().st_mtime_ns
+    assert finetune(job, again, folder) == result
+    assert (folder / BEST_FILE).stat().st_mtime_ns == before
+    assert all(torch.equal(v, classifier.state_dict()[n]) for n, v in again.state_dict().items())
+    assert read_job(folder) == job
 
 
-def test_the_start_is_kept_when_no_epoch_is_better(pixels, windows):
-    """Catches fine-tuning that hands over its last epoch, worse than the probe it started from."""
-    detector = _detector()
-    with torch.no_grad():
-        detector.head.weight.mul_(0)
-        detector.head.bias.mul_(0)
-    before = {name: value.clone() for name, value in detector.state_dict().items()}
-    cfg = FinetuneConfig(epochs=1, lr=1.0, head_lr=50.0)
-    try:
-        result = finetune(detector, pixels, windows[:4], windows[6:8], cfg, device=CPU, seed=0)
-    except TrainingError:
-        pytest.fail("the loss stays finite here")
-    assert result.best_epoch == -1
-    assert all(torch.equal(before[name], value) for name, value in detector.state_dict().items())
+def test_another_job_in_the_same_folder_is_refused(finished):
+    job, choice, folder, *_ = finished
+    other = replace(job, train=job.train[1:])
+    with pytest.raises(ConfigError, match="fine-tuning with other settings"):
+        finetune(other, _classifier(choice), folder)
 
 
-def test_a_diverging_loss_is_one_sentence(pixels, windows):
-    detector = _detector()
-    with torch.no_grad():
-        detector.head.bias.fill_(float("nan"))
-    with pytest.raises(TrainingError, match=r"diverged in epoch 1.*lower finetune\.lr"):
-        finetune(detector, pixels, windows[:2], windows[6:7], FinetuneConfig(epochs=1), device=CPU, seed=0)
-
-
-def test_the_overfit_check_leaves_no_head_start(pixels, windows):
-    """Catches a check whose weights stay in the model."""
-    cfg = FinetuneConfig(epochs=1, overfit_check_steps=150, lr=1e-2, head_lr=1e-2)
-    with_check, without = _detector(), _detector()
-    result = finetune(with_check, pixels, windows[:4], windows[6:7], cfg, device=CPU, seed=0)
-    finetune(
-        without, pixels, windows[:4], windows[6:7], cfg.model_copy(update={"overfit_check_steps": 0}),
-        device=CPU, seed=0,
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_weights(finished, tmp_path):
+    """Catches state that is not in the checkpoint: schedule, order, made samples, moments of Adam."""
+    job, choice, _, result, classifier = finished
+    folder = tmp_path / "finetune"
+    script = (
+        "import sys; from pathlib import Path; import tests.unit.model.adapt.test_finetune as t\n"
+        "from model.adapt.finetune import finetune\n"
+        "job, choice = t._job(sys.argv[1], sys.argv[2]); finetune(job, t._classifier(choice, 1.0), Path(sys.argv[3]))\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, job.cfg.weights, job.cfg.data.dataset, str(folder)], cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-    assert result.overfit is not None
-    assert result.overfit.last < result.overfit.first / 2
-    assert all(torch.equal(with_check.state_dict()[n], v) for n, v in without.state_dict().items())
+    deadline = time.monotonic() + 200
+    while not list_checkpoints(folder) and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.02)
+    for process in [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]:
+        process.kill()  # ranks too: a SIGTERM would let them save
+    child.wait()
+    time.sleep(0.5)
+    assert list_checkpoints(folder)
+    assert not (folder / RESULT_FILE).exists(), "it was killed on the way"
+    resumed = _classifier(choice, bias=1.0)
+    assert finetune(job, resumed, folder) == result
+    assert all(torch.equal(v, classifier.state_dict()[n]) for n, v in resumed.state_dict().items())
+    assert load_tensors(folder / BEST_FILE).keys() == classifier.state_dict().keys()
 
 
-def test_scores_are_in_the_order_of_the_windows(pixels, windows):
-    detector = _detector()
-    scores = detector_scores(detector, pixels, windows[:3], batch=3, device=CPU)
-    alone = detector_scores(detector, pixels, windows[2:3], batch=3, device=CPU)
-    assert scores.shape == (6,)
-    assert scores[4:] == pytest.approx(alone, abs=1e-5)
+def test_a_loss_that_is_not_finite_is_one_sentence(tiny_weights, drawn_dataset, tmp_path):
+    job, choice = _job(tiny_weights, drawn_dataset)
+    with pytest.raises(TrainingError, match=r"diverged in epoch 1: the loss is nan; lower finetune\.lr"):
+        finetune(job, _classifier(choice, bias=float("nan")), tmp_path / "f")
+
+
+def test_rates_are_halved_when_epochs_bring_nothing():
+    """Catches a plateau counted from the last best loss that was ever seen, or halved every epoch."""
+    state = TuneState(start=1.0, best=1.0)
+    assert [state.validated(loss, patience=1) for loss in (0.9, 0.95, 0.95, 0.95, 0.8)] == [
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
+    assert (state.factor, state.best_epoch, state.waited) == (0.5, 4, 0)

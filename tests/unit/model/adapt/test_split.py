@@ -16,7 +16,7 @@ RULES = {"test_fraction": 0.3, "val_fraction": 0.2, "min_groups": 4, "gap_frames
 def clip(video: str, start: int = 0, frames: int = 64, **changes) -> ClipRow:
     row = ClipRow(
         unit="u", row=0, key=f"{video}-t0000-f{start:07d}", video=video, name=f"{video}.mp4", track=0,
-        start_frame=start, frames=frames, split="train", identity=None, label=None,
+        start_frame=start, frames=frames, split="train", identity=None,
     )  # fmt: skip
     return replace(row, **changes)
 
@@ -57,7 +57,7 @@ def test_one_person_in_several_videos_is_on_one_side():
 
 def test_a_fake_and_the_video_it_was_made_of_are_cut_at_the_same_frame():
     """Catches cutting each file on its own: the fake's late frames would be trained on as the real's early ones."""
-    pair = windows({"real": 8}, identity="p", label="real") + windows({"fake": 6}, identity="p", label="fake")
+    pair = windows({"real": 8}, identity="p", target=(0.0,)) + windows({"fake": 6}, identity="p", target=(1.0,))
     split = split_windows(pair, kind="auto", **RULES)
     first_test = min(w.start_frame for w in split.sides["test"])
     assert all(w.end_frame <= first_test - 32 for s in ("train", "val") for w in split.sides[s])

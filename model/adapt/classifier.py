@@ -1,16 +1,16 @@
-"""Encoder and head as one module: clips in, one logit a clip out."""
+"""Encoder and head as one module: clips in, logits out."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 
-class Detector(nn.Module):
-    """A binary detector.
+class Classifier(nn.Module):
+    """What adaptation trains.
 
     Args:
         encoder: maps uint8 clips (B, T, H, W, 3) to pooled features float (B, D); see ``model.adapt.encoder``.
-        head: Linear D → 1, as the linear probe gives it.
+        head: Linear D → K, as the linear probe gives it.
     """
 
     def __init__(self, encoder: nn.Module, head: nn.Linear) -> None:
@@ -19,6 +19,6 @@ class Detector(nn.Module):
         self.head = head
 
     def forward(self, clip_BTHWC: Tensor) -> Tensor:
-        """Return logits of "fake", float (B,)."""
-        logit_B: Tensor = self.head(self.encoder(clip_BTHWC))[:, 0]
-        return logit_B
+        """Return logits (B, K)."""
+        logits_BK: Tensor = self.head(self.encoder(clip_BTHWC))
+        return logits_BK

@@ -10,23 +10,11 @@ from safetensors.torch import load_file
 
 from infra.errors import ConfigError, DatasetError
 from model.adapt.encoder import pretrained_encoder, random_encoder
-from model.adapt.run import LATER_TASKS, adapt
+from model.adapt.run import adapt
 from model.adapt_config import AdaptConfig
 from model.nets.config import model_config
-from model.nets.factory import build_mae
-from model.weights import load_weights, save_weights
-
-TINY = {"image_size": 64, "encoder_dim": 48, "encoder_depth": 2, "decoder_dim": 32, "decoder_depth": 1}
-
-
-@pytest.fixture(scope="module")
-def weights_file(tmp_path_factory):
-    """Weights of a very small network, as pretraining leaves them."""
-    torch.manual_seed(7)
-    config = model_config("marlin_vit_tiny", **TINY)
-    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
-    save_weights(path, build_mae(config).state_dict(), config, {"dataset": "somewhere", "dataset_version": 1})
-    return path
+from model.weights import load_weights
+from tests.unit.model.adapt.conftest import TINY
 
 
 def _config(weights, dataset, **changes) -> AdaptConfig:
@@ -38,14 +26,20 @@ def _config(weights, dataset, **changes) -> AdaptConfig:
         "finetune": {"epochs": 1, "batch_size": 8},
         "bootstrap": 100,
         "pictures": 2,
+        "threads": 1,
         "device": "cpu",
     }
     return AdaptConfig.model_validate({**tree, **changes})
 
 
+def _read(path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.fixture(scope="module")
-def report(weights_file, drawn_dataset, tmp_path_factory):
-    return adapt(_config(weights_file, drawn_dataset), tmp_path_factory.mktemp("run"))
+def report(tiny_weights, drawn_dataset, tmp_path_factory):
+    return adapt(_config(tiny_weights, drawn_dataset), tmp_path_factory.mktemp("run"))
 
 
 def test_the_table_has_a_row_each_for_probe_baseline_and_fine_tuning(report):
@@ -62,14 +56,17 @@ def test_the_files_tell_the_same_as_the_report(report):
     """Catches a result that cannot be recomputed from the scores beside it."""
     result = json.loads((report.run_dir / "result.json").read_text())
     assert result["people"] == "unknown"
-    assert [r["auc"] for r in result["rows"]] == [r.auc for r in report.rows]
-    with (report.run_dir / "scores.csv").open() as file:
-        scores = list(csv.DictReader(file))
+    assert [r["measures"]["auc"]["value"] for r in result["rows"]] == [r.auc for r in report.rows]
+    scores, windows = (_read(report.run_dir / name) for name in ("video_scores.csv", "scores.csv"))
     for row in report.rows:
         mine = [s for s in scores if (s["mode"], s["init"]) == (row.mode, row.init)]
-        assert len(mine) == row.clips_test
+        assert len(mine) == row.subjects_test
         right = [(float(s["score"]) > 0.5) == (s["label"] == "fake") for s in mine]
         assert np.mean(right) == pytest.approx(row.accuracy, abs=1e-6)
+    assert len(windows) == 3 * report.rows[0].clips_test
+    one, keys = scores[0], ("mode", "init", "video", "label")
+    its = [float(w["score"]) for w in windows if [w[k] for k in keys] == [one[k] for k in keys]]
+    assert np.mean(its) == pytest.approx(float(one["score"]), abs=1e-6)
     record = json.loads((report.run_dir / "run.json").read_text())
     assert record["outcome"] == "done"
     assert {i["name"] for i in record["inputs"]} == {"weights", "dataset"}
@@ -82,7 +79,7 @@ def test_how_many_stand_behind_the_numbers_is_said(report):
     assert any("same people at different times" in note for note in report.notes)
 
 
-def test_the_saved_head_and_the_adapted_encoder_can_be_used_again(report, weights_file):
+def test_the_saved_head_and_the_adapted_encoder_can_be_used_again(report, tiny_weights):
     """Catches a head that only fits standardised features, or an adapted file that other commands cannot read."""
     head = load_file(report.run_dir / "head.safetensors")
     assert head["head.weight"].shape == (1, 48)
@@ -90,6 +87,7 @@ def test_the_saved_head_and_the_adapted_encoder_can_be_used_again(report, weight
     encoder = pretrained_encoder(adapted)
     assert encoder.encoder.config.encoder_dim == 48
     assert adapted.provenance["kind"] == "adapt-deepfake"
+    assert adapted.provenance["task"] == {"name": "deepfake", "kind": "binary", "outputs": ["fake"]}
 
 
 def test_pooling_is_the_mean_over_tokens_first_and_then_layer_norm():
@@ -119,31 +117,49 @@ def test_the_random_encoder_is_a_function_of_its_seed_and_leaves_global_randomne
     assert any(not torch.equal(one.state_dict()[n], v) for n, v in other.state_dict().items())
 
 
-def test_labelled_fakes_are_used_and_a_pair_stays_on_one_side(weights_file, labelled_dataset, tmp_path):
-    cfg = _config(weights_file, labelled_dataset, finetune={"enabled": False}, baseline=False)
-    report = adapt(cfg, tmp_path)
-    assert (report.fakes, report.people) == ("labels", 2)
+def test_licences_travel_and_a_restricted_part_is_said(report):
+    """Catches a result that forgets what it stands on."""
+    record = json.loads((report.run_dir / "run.json").read_text())
+    assert all("drawn for tests" in entry["licence"] for entry in record["inputs"])
+    assert any("may not be used commercially" in note and "WIDER FACE" in note for note in report.notes)
+    adapted = load_weights(report.run_dir / "adapted.safetensors")
+    assert any("WIDER FACE" in licence for licence in adapted.provenance["adapted_on_licences"])
+
+
+def test_labelled_fakes_of_your_own_csv_and_few_shot(tiny_weights, labelled_dataset, tmp_path):
+    """The same engine on a csv: probe, few-shot shares with their spread, and no word of blends."""
+    (tmp_path / "l.csv").write_text("path,x,y\nr0.mp4,0,1\nf0.mp4,1,1\nr1.mp4,0,0\nf1.mp4,1,0\n")
+    cfg = _config(
+        tiny_weights, labelled_dataset, task="custom", finetune={"enabled": False}, baseline=False,
+        data={"dataset": str(labelled_dataset), "gap_frames": 16, "labels": str(tmp_path / "l.csv")},
+        few_shot={"fractions": [0.5], "seeds": 2},
+    )  # fmt: skip
+    report = adapt(cfg, tmp_path / "run")
+    assert (report.fakes, report.people, report.kind, report.outputs) == ("labels", 2, "multilabel", ("x", "y"))
     assert len(report.rows) == 1
+    assert set(report.rows[0].per_output) == {"x", "y"}
+    (few,) = report.few_shot
+    assert (few.mode, few.fraction, few.seeds, few.subjects) == ("LP", 0.5, 2, 2)
+    assert few.clips_train < report.rows[0].clips_train
     assert not any("self-blended" in note for note in report.notes)
+    again = adapt(cfg, tmp_path / "run")
+    assert again.rows[0].measures == report.rows[0].measures
 
 
-def test_a_second_run_in_the_same_cache_gives_the_same_numbers(report, weights_file, drawn_dataset, tmp_path):
+def test_a_second_run_in_the_same_cache_gives_the_same_numbers(report, tiny_weights, drawn_dataset, tmp_path):
     """Catches randomness outside the seed, e.g. in the blends of the test side."""
-    cfg = _config(weights_file, drawn_dataset, finetune={"enabled": False}, pictures=0)
+    cfg = _config(tiny_weights, drawn_dataset, finetune={"enabled": False}, pictures=0)
     again = adapt(cfg, tmp_path)
     assert [r.auc for r in again.rows] == [r.auc for r in report.rows[:2]]
     assert [r.val_loss for r in again.rows] == pytest.approx([r.val_loss for r in report.rows[:2]], abs=1e-5)
 
 
-def test_wrong_use_is_one_sentence(weights_file, drawn_dataset, tmp_path):
-    for task in LATER_TASKS:
-        with pytest.raises(ConfigError, match=f"task '{task}' is not in this release; this release has: deepfake"):
-            adapt(AdaptConfig(task=task), tmp_path)
-    with pytest.raises(ConfigError, match="there is no task 'x'"):
+def test_wrong_use_is_one_sentence(tiny_weights, drawn_dataset, tmp_path):
+    with pytest.raises(ConfigError, match=r"there is no task 'x'; there are deepfake, appearance, .*custom"):
         adapt(AdaptConfig(task="x"), tmp_path)
     with pytest.raises(ConfigError, match="no dataset is named"):
         adapt(AdaptConfig(task="deepfake", weights="w"), tmp_path)
     with pytest.raises(ConfigError, match="no weights are named"):
         adapt(_config("", drawn_dataset), tmp_path)
     with pytest.raises(DatasetError):
-        adapt(_config(weights_file, tmp_path), tmp_path / "run")
+        adapt(_config(tiny_weights, tmp_path), tmp_path / "run")

@@ -1,0 +1,232 @@
+"""Does pretraining help? Tasks whose answers are known, made from real faces, with intervals.
+
+    python -m benchmarks.adapt_known_answers DATASET WEIGHTS WORK > benchmarks/adapt_known_answers_DATE.md
+
+DATASET is an ingest of the sample videos with ``clip.max_frames=32`` (a clip is then one window). Four tasks:
+
+- three actions, labelled by landmarks: each clip against the median of its own video, so that nobody is recognised by
+  face. ``mouth``: the mouth is more open (68 points); ``turn``: the head is turned more to one side (the five stored
+  landmarks); ``blink``: an eye closes on the way (68 points);
+- ``edits``: attributes drawn onto copies of the clips at their landmarks (glasses, hat, warm light, dim light), any two
+  of which are independent; the copies go through ingestion like any videos.
+
+Each person is held out in turn; the scores of all are pooled. Linear probes on the pretrained and on a randomly
+initialised encoder see the same clips. The interval of their difference resamples videos in pairs.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from model.adapt.metrics import figures
+from model.adapt.run import adapt
+from model.adapt.task import TaskSpec
+from model.adapt_config import AdaptConfig
+from pipeline.config import ClipConfig, IngestConfig
+from pipeline.dataset.reader import DatasetReader, RawClip, open_dataset
+from pipeline.faces.landmarks68 import INNER_MOUTH, LEFT_EYE, RIGHT_EYE, LandmarkParser
+from pipeline.ingest import ingest
+from pipeline.media.decode import decode_clip
+from pipeline.media.encode import encode_clip
+
+PEOPLE = {
+    "video01": "a", "cropped01": "a", "cropped05": "a", "004": "b", "004_982": "b", "noface_face": "c",
+    "single_face": "c", "face_noface": "c", "WolfgangLanger_Pexels": "d", "video03": "e",
+}  # fmt: skip
+"""Who is seen in which video, by eye."""
+EDITS = ("glasses", "hat", "warm", "dim")
+SIDE = 224
+EVERY = 4
+"""Frames between those that are measured."""
+RESAMPLES = 2000
+
+
+def main() -> None:
+    """Label, edit, probe, and print the table."""
+    dataset, weights, work = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    work.mkdir(parents=True, exist_ok=True)
+    reader = open_dataset(dataset)
+    tables = label_actions(reader)
+    edited = work / "edited"
+    if not (edited / "labels.csv").exists():
+        write_edits(reader, edited)
+    ingest(IngestConfig(sources=(str(edited),), out=str(work / "edited-dataset"), clip=ClipConfig(max_frames=32)))
+    tables["edits"] = read_rows(edited / "labels.csv")
+    print("| task | kind | videos (people) | clips | AUC pretrained | AUC random | difference |")
+    print("|---|---|---|---|---|---|---|")
+    for name, rows in tables.items():
+        source = str(work / "edited-dataset") if name == "edits" else dataset
+        print(row_of(name, rows, hold_out_each(name, rows, source, weights, work)), flush=True)
+
+
+def clips_of(reader: DatasetReader) -> Iterator[tuple[RawClip, str]]:
+    """Yield every clip of more than one window and the stem of its video's name."""
+    for shard in reader.shards:
+        for row in range(reader.manifest(shard.unit).num_rows):
+            raw = reader.read_clip(shard.unit, row)
+            if raw.meta.frames >= 16:
+                yield raw, Path(raw.meta.name).stem
+
+
+def measure_clip(raw: RawClip, parser: LandmarkParser) -> dict[str, float]:
+    """Return how open the mouth is, how far the head is turned, and how closed the eyes get, all over face sizes."""
+    frames_THWC = decode_clip(raw.mp4, range(0, raw.meta.frames, EVERY))
+    mouths, eyes, turns = [], [], []
+    for number, frame_HWC in enumerate(frames_THWC):
+        points_52 = in_crop(raw, number * EVERY)
+        points_68 = parser.points(frame_HWC, points_52)
+        mouths.append(openness(points_68[INNER_MOUTH]))
+        eyes.append((openness(points_68[LEFT_EYE]) + openness(points_68[RIGHT_EYE])) / 2)
+        turns.append((points_52[2, 0] - points_52[:2, 0].mean()) / max(np.ptp(points_52[:2, 0]), 1.0))
+    return {"mouth": float(np.mean(mouths)), "turn": float(np.mean(turns)), "blink": -float(np.min(eyes))}
+
+
+def in_crop(raw: RawClip, frame: int) -> np.ndarray:
+    """Return the five stored landmarks of a frame in pixels of the crop, float64 (5, 2)."""
+    x0, y0, x1, y1 = raw.meta.crops[frame]
+    return (np.asarray(raw.meta.landmarks[frame]) - (x0, y0)) * SIDE / (x1 - x0, y1 - y0)
+
+
+def openness(points_P2: np.ndarray) -> float:
+    """Return height over width of an eye or a mouth."""
+    return float(np.ptp(points_P2[:, 1]) / max(np.ptp(points_P2[:, 0]), 1.0))
+
+
+def label_actions(reader: DatasetReader) -> dict[str, list[dict[str, str]]]:
+    """Return the rows of a csv for each action: a clip is 1 where it has more of it than the median of its video."""
+    parser = LandmarkParser()
+    found = defaultdict(list)
+    for raw, stem in clips_of(reader):
+        found[stem].append((raw.key, measure_clip(raw, parser)))
+    tables: dict[str, list[dict[str, str]]] = {}
+    for action in ("mouth", "turn", "blink"):
+        tables[action] = []
+        for stem, clips in found.items():
+            middle = np.median([values[action] for _, values in clips])
+            tables[action] += [
+                {"path": key, action: str(int(values[action] > middle)), "identity": PEOPLE[stem]}
+                for key, values in clips
+            ]
+    return tables
+
+
+def write_edits(reader: DatasetReader, folder: Path) -> None:
+    """Write two copies of every clip with complementary edits, and the csv of their labels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    rows = []
+    for raw, stem in clips_of(reader):
+        frames_THWC = decode_clip(raw.mp4, range(raw.meta.frames))
+        first = rng.integers(0, 2, len(EDITS))
+        for copy, chosen in enumerate((first, 1 - first)):
+            edited = [edit(frame, in_crop(raw, t), chosen) for t, frame in enumerate(frames_THWC)]
+            name = f"{raw.key}-{copy}.mp4"
+            (folder / name).write_bytes(encode_clip(np.stack(edited), raw.meta.fps, ClipConfig()))
+            labels = {edit_name: str(value) for edit_name, value in zip(EDITS, chosen, strict=True)}
+            rows.append({"path": name, **labels, "identity": PEOPLE[stem]})
+    write_rows(folder / "labels.csv", rows)
+
+
+def edit(frame_HWC: np.ndarray, points_52: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Draw the chosen edits onto a frame, at its eyes."""
+    picture = frame_HWC.copy()
+    right, left = points_52[0], points_52[1]
+    apart = max(float(np.linalg.norm(left - right)), 8.0)
+    if chosen[0]:
+        for eye in (right, left):
+            cv2.circle(picture, tuple(map(round, eye)), round(apart * 0.36), (25, 25, 25), max(2, round(apart * 0.07)))
+        cv2.line(picture, tuple(map(round, right)), tuple(map(round, left)), (25, 25, 25), 2)
+    if chosen[1]:
+        middle = (right + left) / 2 - (0, apart * 0.95)
+        x0, x1 = round(middle[0] - apart * 1.25), round(middle[0] + apart * 1.25)
+        cv2.rectangle(picture, (x0, max(0, round(middle[1] - apart))), (x1, round(middle[1])), (60, 30, 90), -1)
+    values = picture.astype(np.float32)
+    if chosen[2]:
+        values *= (1.15, 1.0, 0.8)
+    if chosen[3]:
+        values *= 0.7
+    return np.clip(values, 0, 255).astype(np.uint8)
+
+
+def hold_out_each(
+    name: str, rows: list[dict[str, str]], dataset: str, weights: str, work: Path
+) -> dict[str, dict[str, list[tuple[str, str, np.ndarray, np.ndarray]]]]:
+    """Return run → video → (subject, person, scores, labels) of every clip, tested when its person was held out."""
+    pooled: dict[str, dict[str, list[tuple[str, str, np.ndarray, np.ndarray]]]] = defaultdict(lambda: defaultdict(list))
+    outputs = [column for column in rows[0] if column not in ("path", "identity", "split")]
+    for person in sorted(set(PEOPLE.values())):
+        file = work / f"{name}-{person}.csv"
+        write_rows(file, [{**row, "split": "test" if row["identity"] == person else "train"} for row in rows])
+        cfg = AdaptConfig.model_validate({
+            "task": "custom", "weights": weights, "cache": str(work / "cache"), "device": "cpu", "threads": 1,
+            "data": {
+                "dataset": dataset, "labels": str(file), "split": "manifest", "allow_partial": True, "max_windows": 0,
+                "windows_per_clip": 1, "min_groups": 2,
+            },
+            "probe": {"epochs": 400, "lr": 3e-3}, "finetune": {"enabled": False}, "bootstrap": 100,
+        })  # fmt: skip
+        report = adapt(cfg, work / f"run-{name}-{person}")
+        for line in read_rows(report.run_dir / "video_scores.csv"):
+            scores = [float(line["score"])] if "score" in line else [float(line[f"score.{o}"]) for o in outputs]
+            truth = (
+                [float(line["label"] == outputs[0])]
+                if "label" in line
+                else [float(line[f"label.{o}"]) for o in outputs]
+            )
+            video = line["name"][:16] if name == "edits" else line["name"]
+            pooled[f"{line['mode']}-{line['init']}"][video].append(
+                (line["subject"], person, np.array(scores), np.array(truth))
+            )
+    return pooled
+
+
+def row_of(name: str, rows: list[dict[str, str]], pooled: Mapping[str, Mapping[str, list]]) -> str:
+    """Return one line of the table: both AUCs, and their difference with its interval."""
+    columns = [column for column in rows[0] if column not in ("path", "identity", "split")]
+    task = TaskSpec(name, "multilabel", tuple(columns), lambda labels: None, "")
+    key = "macro_auc" if len(columns) > 1 else "auc"
+    videos = sorted(pooled["LP-pretrained"])
+
+    def areas(chosen: list[str]) -> np.ndarray:
+        found = []
+        for run in ("LP-pretrained", "LP-random"):
+            clips = [clip for video in chosen for clip in pooled[run][video]]
+            found.append(figures(task, np.stack([c[2] for c in clips]), np.stack([c[3] for c in clips]))[key])
+        return np.array(found)
+
+    rng = np.random.default_rng(0)
+    drawn = np.stack(
+        [areas([videos[i] for i in rng.integers(len(videos), size=len(videos))]) for _ in range(RESAMPLES)]
+    )
+    point = areas(videos)
+    low, high = np.quantile(np.column_stack([drawn, drawn[:, 0] - drawn[:, 1]]), [0.025, 0.975], axis=0)
+    cells = [f"{v:.3f} ({a:.3f} to {b:.3f})" for v, a, b in zip([*point, point[0] - point[1]], low, high, strict=True)]
+    people = len({clip[1] for clips in pooled["LP-pretrained"].values() for clip in clips})
+    clips = sum(map(len, pooled["LP-pretrained"].values()))
+    kind = "multilabel, macro" if len(columns) > 1 else "binary"
+    return f"| {name} | {kind} | {len(videos)} ({people}) | {clips} | {' | '.join(cells)} |"
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Read a csv."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    """Write a csv."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
