@@ -21,6 +21,6 @@ def run_end_to_end(cfg: EndToEndConfig) -> EndToEndOutputs:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "240")
     os.environ.setdefault("DO_NOT_TRACK", "1")
-    from flows.end_to_end import end_to_end
+    from flows.end_to_end import end_to_end_flow
 
-    return end_to_end(cfg)
+    return end_to_end_flow(cfg)

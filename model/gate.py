@@ -1,0 +1,108 @@
+"""Is a new encoder worse than the live one? Both were adapted alike and scored the same test clips."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from infra.config import BaseConfig
+from infra.errors import DatasetError
+from model.adapt.metrics import CONFIDENCE, auc
+from model.adapt.report import SCORES_FILE
+
+FEWEST_GROUPS = 5
+"""Videos below which resampling them tells nothing."""
+
+
+class GateConfig(BaseConfig):
+    """When a candidate is not worse than the live encoder."""
+
+    kind: Literal["bootstrap", "tolerance"] = "bootstrap"
+    """``bootstrap``: the lower end of the 95 % interval of the difference in AUC, over resampled videos, is at least
+    ``-tolerance``; ``tolerance``: the difference itself is, for test sets of few videos."""
+    mode: Literal["LP", "FT"] = "LP"
+    """Which scores are compared: those of the linear probe, which sees the encoder as it is, or of fine-tuning."""
+    tolerance: float = Field(default=0.02, ge=0, le=1)
+    """Loss of AUC that is accepted; smaller asks for more test videos."""
+    resamples: int = Field(default=2000, ge=100)
+    """Resamples behind the interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``passed`` when the candidate is not worse, ``why`` in one sentence, and the numbers that it rests on."""
+
+    passed: bool
+    why: str
+    scores: dict[str, float]
+
+
+def compare(candidate: Path, live: Path, cfg: GateConfig, *, seed: int = 0) -> Verdict:
+    """Compare two finished adaptation runs on the clips that both tested.
+
+    Args:
+        candidate: run folder of the candidate's adaptation.
+        live: run folder of the live encoder's.
+        cfg: the rule.
+        seed: of the resampling.
+
+    Raises:
+        DatasetError: they did not test the same clips, or only one class.
+    """
+    new, old = _read(candidate, cfg.mode), _read(live, cfg.mode)
+    if new.keys() != old.keys() or not new:
+        raise DatasetError(f"{candidate} and {live} did not test the same clips; adapt both with the same settings")
+    keys = sorted(new)
+    labels_N = np.array([key[3] == "fake" for key in keys], dtype=np.int64)
+    if len(set(labels_N.tolist())) < 2:
+        raise DatasetError(f"{candidate} tested one class only, which has no AUC; test on more videos")
+    new_N, old_N = np.array([new[key] for key in keys]), np.array([old[key] for key in keys])
+    before, after = auc(old_N, labels_N), auc(new_N, labels_N)
+    scores = {"candidate_auc": after, "live_auc": before}
+    said = f"AUC {after:.3f} against {before:.3f} of the live encoder on {len(keys)} test clips"
+    if cfg.kind == "tolerance":
+        passed = after - before >= -cfg.tolerance
+        return Verdict(passed, f"{said}; {_limit(passed, cfg)}", scores)
+    owners = np.array([key[0] for key in keys])
+    groups = len(set(owners.tolist()))
+    if groups < FEWEST_GROUPS:
+        why = (
+            f"{said}, of {groups} videos only, which a bootstrap cannot judge; test on more, or set gate.kind=tolerance"
+        )
+        return Verdict(False, why, scores)
+    low = _lower_end(new_N, old_N, labels_N, owners, cfg.resamples, seed)
+    passed = low >= -cfg.tolerance
+    why = f"{said}; the difference is at least {low:+.3f} with 95 % confidence over {groups} videos; {_limit(passed, cfg)}"
+    return Verdict(passed, why, scores | {"difference_low": low})
+
+
+def _limit(passed: bool, cfg: GateConfig) -> str:
+    return f"{'within' if passed else 'beyond'} the tolerance of {cfg.tolerance:g}"
+
+
+def _read(run: Path, mode: str) -> dict[tuple[str, str, str, str], float]:
+    """{(video, clip, start frame, label): score} of the pretrained encoder's test clips."""
+    with (run / SCORES_FILE).open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if (row["mode"], row["init"]) == (mode, "pretrained")]
+    return {(row["video"], row["clip"], row["start_frame"], row["label"]): float(row["score"]) for row in rows}
+
+
+def _lower_end(
+    new_N: np.ndarray, old_N: np.ndarray, labels_N: np.ndarray, owners_N: np.ndarray, resamples: int, seed: int
+) -> float:
+    """Lower end of the percentile interval of the paired difference; whole videos are drawn with replacement."""
+    members = [np.flatnonzero(owners_N == owner) for owner in np.unique(owners_N)]
+    rng = np.random.default_rng(seed)
+    differences: list[float] = []
+    for _ in range(resamples * 10):  # bounded: a draw with one class only has no AUC and is drawn again
+        drawn = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+        if 0 < labels_N[drawn].sum() < len(drawn):
+            differences.append(auc(new_N[drawn], labels_N[drawn]) - auc(old_N[drawn], labels_N[drawn]))
+        if len(differences) == resamples:
+            break
+    return float(np.quantile(differences, (1 - CONFIDENCE) / 2))
