@@ -51,6 +51,20 @@ class ImproveConfig(BaseConfig):
     """Licences, as sources and weights state them, that commercial use is allowed under; every other one is not."""
 
 
+class LineageConfig(BaseConfig):
+    """Settings of ``marlin lineage``."""
+
+    thing: str = ""
+    """A video (name, path or digest), a clip's key, v3 for a dataset version, a run folder, a weight file, or
+    registry:3 for an encoder."""
+    dataset: str = ""
+    """Folder or s3://bucket/prefix of the dataset."""
+    registry: str = ""
+    """Folder or s3://bucket/prefix of the registry."""
+    runs: tuple[str, ...] = ("runs", "work/*")
+    """Folders (globs) below which runs are looked for."""
+
+
 class RegistryConfig(BaseConfig):
     """Settings of ``marlin registry``."""
 

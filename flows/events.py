@@ -9,11 +9,23 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.events import Event
 
+from infra.storage import open_storage
+
 logger = logging.getLogger(__name__)
 
 VIDEO_ARRIVED = "marlin.video.arrived"
 DATASET_VERSION = "marlin.dataset.version"
 ENCODER_PROMOTED = "marlin.encoder.promoted"
+
+
+def dataset_resource(uri: str) -> str:
+    """Return the id under which events speak of a dataset."""
+    return f"marlin.dataset.{open_storage(uri).uri}"
+
+
+def registry_resource(uri: str) -> str:
+    """Return the id under which events speak of a registry."""
+    return f"marlin.registry.{open_storage(uri).uri}"
 
 
 def post_event(name: str, resource: str, payload: dict[str, Any]) -> bool:

@@ -10,14 +10,15 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows.adapt import adapt_flow
+from flows.adapt import adapt_flow, adapt_to
 from flows.config import ImproveConfig
-from flows.events import ENCODER_PROMOTED, post_event
+from flows.events import ENCODER_PROMOTED, post_event, registry_resource
 from flows.ingest import DAY_S
+from flows.licences import non_commercial
 from flows.plan import Idle, due_attempt
 from flows.pretrain import pretrain_flow
-from flows.registry import Attempt, Decision, Encoder, Registry
-from flows.runs import settled_folder
+from flows.registry import Action, Attempt, Decision, Encoder, Registry
+from flows.runs import encoder_folder, settled_folder
 from infra.storage import open_storage
 from model.adapt.report import RESULT_FILE
 from model.gate import Verdict, compare
@@ -42,13 +43,11 @@ def improve_flow(cfg: ImproveConfig) -> Decision | None:
         return None
     parent = None if attempt.parent is None else registry.encoder(attempt.parent)
     candidate = _candidate(cfg, registry, attempt, parent)
-    live = registry.live()
-    verdict = _verdict(cfg, registry, candidate, live)
-    decision = registry.decide("promote" if verdict.passed else "refuse", candidate.number, verdict.why, verdict.scores)
+    decision = _decided(cfg, registry, candidate)
     registry.end()
-    create_markdown_artifact(key="decision", markdown=f"version {candidate.number}: {decision.action}, {verdict.why}")
-    if verdict.passed:
-        post_event(ENCODER_PROMOTED, f"marlin.registry.{registry.storage.uri}", {"version": candidate.number})
+    create_markdown_artifact(key="decision", markdown=f"version {candidate.number}: {decision.action}, {decision.why}")
+    if decision.action == "promote":
+        post_event(ENCODER_PROMOTED, registry_resource(cfg.registry), {"version": candidate.number})
     return decision
 
 
@@ -74,7 +73,7 @@ def _attempt(cfg: ImproveConfig, registry: Registry) -> Attempt | Idle:
 def _candidate(cfg: ImproveConfig, registry: Registry, attempt: Attempt, parent: Encoder | None) -> Encoder:
     """Pretrain from the parent on the pinned version, and register what came out."""
     data = cfg.pretrain.data.model_copy(update={"version": attempt.dataset_version})
-    start = cfg.pretrain.init_from if parent is None else str(registry.weights(parent, _cache(cfg)))
+    start = cfg.pretrain.init_from if parent is None else str(registry.weights(parent, encoder_folder(cfg.runs)))
     trained = pretrain_flow(cfg.pretrain.model_copy(update={"data": data, "init_from": start}), cfg.runs)
 
     def made(number: int, created: str, sha256: str) -> Encoder:
@@ -93,34 +92,31 @@ def _licences(trained: PretrainReport, parent: Encoder | None, start: str | None
     return tuple(sorted({*trained.licences, *inherited}))
 
 
-def _verdict(cfg: ImproveConfig, registry: Registry, candidate: Encoder, live: Encoder | None) -> Verdict:
+def _decided(cfg: ImproveConfig, registry: Registry, candidate: Encoder) -> Decision:
+    """Return what is decided about the candidate; a run that died after deciding does not decide again."""
+    for decision in registry.decisions():
+        if decision.version == candidate.number:
+            return decision
+    verdict = _verdict(cfg, registry, candidate)
+    action: Action = "promote" if verdict.passed else "refuse"
+    return registry.decide(action, candidate.number, verdict.why, verdict.scores)
+
+
+def _verdict(cfg: ImproveConfig, registry: Registry, candidate: Encoder) -> Verdict:
     """Adapt the candidate and the live encoder alike on the candidate's dataset version, and compare."""
+    live = registry.live()
     scored = _scored(cfg, registry, candidate, candidate)
     if cfg.commercial_use and (closed := non_commercial(candidate.licences, cfg.commercial_licences)):
         return Verdict(False, f"commercial_use is set, and behind it stand {'; '.join(closed)}", {})
-    if live is None or live.number == candidate.number:
+    if live is None:
         return Verdict(True, "the first encoder of this registry", {})
     return compare(scored, _scored(cfg, registry, live, candidate), cfg.gate, seed=cfg.adapt.seed)
 
 
 def _scored(cfg: ImproveConfig, registry: Registry, encoder: Encoder, candidate: Encoder) -> Path:
     """Return the finished run folder of an encoder's adaptation on the candidate's dataset version."""
-    data = cfg.adapt.data.model_copy(update={"dataset": candidate.dataset, "version": candidate.dataset_version})
-    weights = str(registry.weights(encoder, _cache(cfg)))
-    settings = cfg.adapt.model_copy(update={"data": data, "weights": weights})
+    settings = adapt_to(cfg.adapt, registry, encoder, candidate, cfg.runs)
     folder = settled_folder(cfg.runs, f"adapt-{settings.task}", settings)
     if not (folder / RESULT_FILE).exists():
         adapt_flow(settings, cfg.runs)
     return folder
-
-
-def _cache(cfg: ImproveConfig) -> Path:
-    folder = Path(cfg.runs) / "encoders"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def non_commercial(licences: tuple[str, ...], allowed: tuple[str, ...]) -> list[str]:
-    """Return the parts (``part: licence``) whose licence is not one of ``allowed``, compared without regard to case."""
-    known = {licence.casefold() for licence in allowed}
-    return [part for part in licences if part.partition(": ")[2].strip().casefold() not in known]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.events import DATASET_VERSION, post_event
+from flows.events import DATASET_VERSION, dataset_resource, post_event
 from flows.runs import new_folder
 from flows.tasks import ingest_task
 from pipeline.config import IngestConfig
@@ -26,5 +26,5 @@ def ingest_flow(cfg: IngestConfig, runs: str = "runs") -> IngestReport:
     """
     report = ingest_task(cfg, new_folder(runs, "ingest", cfg))
     if report.new:
-        post_event(DATASET_VERSION, f"marlin.dataset.{report.dataset}", {"version": report.version})
+        post_event(DATASET_VERSION, dataset_resource(cfg.out), {"version": report.version})
     return report

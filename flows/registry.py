@@ -1,8 +1,8 @@
 """Encoders, who is live, and why: numbered objects in a folder or bucket that are created once and never changed.
 
 ``versions/000001.json`` is an encoder that was made, ``weights/<sha256>.safetensors`` its file, and
-``decisions/000001.json`` what was decided about one. The last decision that is no refusal says who is live. ``attempt.json`` is the one
-candidate that is being made, so that a training that died goes on with what it began with.
+``decisions/000001.json`` what was decided about one. The last decision that is no refusal says who is live.
+``attempt.json`` is the one candidate that is being made, so that a training that died goes on with what it began with.
 """
 
 from __future__ import annotations

@@ -71,14 +71,12 @@ def compare(candidate: Path, live: Path, cfg: GateConfig, *, seed: int = 0) -> V
     owners = np.array([key[0] for key in keys])
     groups = len(set(owners.tolist()))
     if groups < FEWEST_GROUPS:
-        why = (
-            f"{said}, of {groups} videos only, which a bootstrap cannot judge; test on more, or set gate.kind=tolerance"
-        )
-        return Verdict(False, why, scores)
+        cure = "test on more, or set gate.kind=tolerance"
+        return Verdict(False, f"{said}, of {groups} videos only, which a bootstrap cannot judge; {cure}", scores)
     low = _lower_end(new_N, old_N, labels_N, owners, cfg.resamples, seed)
     passed = low >= -cfg.tolerance
-    why = f"{said}; the difference is at least {low:+.3f} with 95 % confidence over {groups} videos; {_limit(passed, cfg)}"
-    return Verdict(passed, why, scores | {"difference_low": low})
+    bound = f"the difference is at least {low:+.3f} with 95 % confidence over {groups} videos"
+    return Verdict(passed, f"{said}; {bound}, {_limit(passed, cfg)}", scores | {"difference_low": low})
 
 
 def _limit(passed: bool, cfg: GateConfig) -> str:
