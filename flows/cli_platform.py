@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from pathlib import Path
@@ -40,6 +41,7 @@ def down(cfg: DeployConfig) -> None:
 @command(app)
 def deploy(cfg: DeployConfig) -> None:
     """Register pools, limits, deployments with their schedules, and automations, with the server at PREFECT_API_URL."""
+    _find_server(cfg)
     from flows.deploy import deploy as register
 
     print("\n".join(f"deployed  {name}" for name in register(cfg)))
@@ -48,6 +50,7 @@ def deploy(cfg: DeployConfig) -> None:
 @command(app)
 def undeploy(cfg: DeployConfig) -> None:
     """Take back what `marlin deploy` registered; runs, datasets and registry stay."""
+    _find_server(cfg)
     from flows.deploy import undeploy as remove
 
     print("\n".join(f"removed   {name}" for name in remove(cfg)) or "nothing was deployed")
@@ -56,6 +59,7 @@ def undeploy(cfg: DeployConfig) -> None:
 @command(app)
 def sensor(cfg: DeployConfig) -> None:
     """Watch the sources of ingestion and post an event when videos have come, until stopped."""
+    _find_server(cfg)
     from flows.events import VIDEO_ARRIVED, dataset_resource, post_event
     from flows.sensor import Sensor
 
@@ -69,3 +73,8 @@ def sensor(cfg: DeployConfig) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     watcher = Sensor(cfg.ingest, lambda new: post_event(VIDEO_ARRIVED, dataset_resource(cfg.ingest.out), {"new": new}))
     watcher.watch(cfg.sensor.poll_s, stop)
+
+
+def _find_server(cfg: DeployConfig) -> None:
+    """Without PREFECT_API_URL, speak to the server of `marlin up`, and never let Prefect start one of its own."""
+    os.environ.setdefault("PREFECT_API_URL", cfg.api_url)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 import httpx
 import yaml
@@ -16,16 +19,17 @@ from prefect.client.schemas.actions import (
     WorkPoolUpdate,
 )
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-from prefect.client.schemas.schedules import CronSchedule
-from prefect.events import DeploymentEventTrigger
+from prefect.deployments.runner import RunnerDeployment
+from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.flows import EntrypointType
+from prefect.schedules import Cron
 from prefect.utilities.asyncutils import run_coro_as_sync
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 from pydantic import BaseModel
 
 from flows.adapt import adapt_flow
-from flows.automations import PREFIX, automations, new_dataset_version, new_encoder, new_videos, restart
+from flows.automations import PREFIX, TAG, automations
 from flows.deploy_config import DeployConfig, PoolConfig
 from flows.end_to_end import end_to_end_flow
 from flows.improve import improve_flow
@@ -34,9 +38,6 @@ from flows.notify import forget_webhook, store_webhook
 from flows.pretrain import pretrain_flow
 from flows.tasks import CRAWL, GPU
 from infra.errors import ConfigError, ProjectError
-
-TAG = "marlin"
-"""Tag of all deployments, and the name of those that are one of their kind (``ingest/marlin``)."""
 
 
 def deploy(cfg: DeployConfig) -> list[str]:
@@ -52,12 +53,10 @@ def deploy(cfg: DeployConfig) -> list[str]:
                 _pool(client, pool)
             for name, limit in ((GPU, cfg.gpu_jobs), (CRAWL, cfg.crawls)):
                 client.upsert_global_concurrency_limit_by_name(name, limit)
-            made = [_apply(cfg, plan) for plan in planned(cfg)]
+            deployments = {plan.full_name: _apply(cfg, plan) for plan in planned(cfg)}
             webhook = store_webhook(os.environ.get("MARLIN_WEBHOOK_URL"))
-            _drop_automations(client)
-            for automation in automations(cfg, webhook):
-                client.create_automation(automation)
-            return made
+            _keep_automations(client, automations(cfg, deployments, webhook))
+            return list(deployments)
     except httpx.HTTPError as error:
         raise ProjectError(
             f"the Prefect server {_server()} does not do it ({error}); is it running? `marlin up`"
@@ -73,7 +72,7 @@ def undeploy(cfg: DeployConfig) -> list[str]:
     gone = []
     try:
         with get_client(sync_client=True) as client:
-            _drop_automations(client)
+            _keep_automations(client, [])
             forget_webhook()
             for plan in planned(cfg):
                 try:
@@ -96,13 +95,12 @@ def _server() -> str:
 
 @dataclass(frozen=True)
 class Planned:
-    """A deployment: a flow with a name, its parameters, its schedule, and what else starts it."""
+    """A deployment: a flow with a name, where it runs, its parameters, and its schedule."""
 
     flow: Flow[..., Any]
     pool: PoolConfig
     parameters: dict[str, Any]
     cron: str | None = None
-    triggers: tuple[DeploymentEventTrigger, ...] = ()
     name: str = TAG
 
     @property
@@ -115,34 +113,30 @@ def planned(cfg: DeployConfig) -> list[Planned]:
     """Return all deployments."""
     improve, runs, training = cfg.improve, cfg.improve.runs, cfg.train_pool
     return [
-        Planned(ingest_flow, cfg.ingest_pool, {"cfg": cfg.ingest, "runs": runs}, cfg.ingest_cron,
-                (new_videos(cfg), restart(cfg, "ingest"))),
-        Planned(improve_flow, training, {"cfg": improve}, cfg.improve_cron,
-                (new_dataset_version(cfg), restart(cfg, "improve"))),
+        Planned(ingest_flow, cfg.ingest_pool, {"cfg": cfg.ingest, "runs": runs}, cfg.ingest_cron),
+        Planned(improve_flow, training, {"cfg": improve}, cfg.improve_cron),
         *(Planned(adapt_flow, training, {"cfg": adaptation, "runs": runs, "registry": improve.registry},
-                  triggers=(new_encoder(cfg),), name=adaptation.task) for adaptation in cfg.adaptations),
+                  name=adaptation.task) for adaptation in cfg.adaptations),
         Planned(pretrain_flow, training, {"cfg": improve.pretrain, "runs": runs}),
         Planned(end_to_end_flow, training, {}),
     ]  # fmt: skip
 
 
-def _apply(cfg: DeployConfig, plan: Planned) -> str:
-    deployment = plan.flow.to_deployment(
+def _apply(cfg: DeployConfig, plan: Planned) -> UUID:
+    made = plan.flow.to_deployment(
         plan.name,
         parameters={
             name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
             for name, value in plan.parameters.items()
         },
-        schedule=CronSchedule(cron=plan.cron, timezone=cfg.timezone) if plan.cron else None,
+        schedule=Cron(plan.cron, timezone=cfg.timezone) if plan.cron else None,
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
-        triggers=list(plan.triggers),
         tags=[TAG],
         work_pool_name=plan.pool.name,
         job_variables=_variables(cfg, plan.pool),
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
-    deployment.apply()
-    return plan.full_name
+    return cast(UUID, cast(RunnerDeployment, made).apply())
 
 
 def _variables(cfg: DeployConfig, pool: PoolConfig) -> dict[str, Any]:
@@ -179,14 +173,19 @@ def _template(pool: PoolConfig) -> dict[str, Any]:
     return tree
 
 
-def _drop_automations(client: SyncPrefectClient) -> None:
-    for automation in client.read_automations():
-        if automation.name.startswith(PREFIX):
-            client.delete_automation(automation.id)
+def _keep_automations(client: SyncPrefectClient, wanted: Sequence[AutomationCore]) -> None:
+    """Make ours the wanted ones. Those that are right are left alone: a new one forgets the heartbeats it has seen."""
+    there = {found.name: found for found in client.read_automations() if found.name.startswith(PREFIX)}
+    for automation in wanted:
+        found = there.pop(automation.name, None)
+        if found is None:
+            client.create_automation(automation)
+        elif AutomationCore.model_validate(found.model_dump(include=set(AutomationCore.model_fields))) != automation:
+            client.update_automation(found.id, automation)
+    for found in there.values():
+        client.delete_automation(found.id)
 
 
 def _ignoring_absence(delete: Any, name: str) -> None:
-    try:
+    with contextlib.suppress(ObjectNotFound):
         delete(name)
-    except ObjectNotFound:
-        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from uuid import UUID
 
 from prefect.blocks.webhook import Webhook
@@ -22,7 +23,5 @@ def store_webhook(url: str | None) -> UUID | None:
 
 def forget_webhook() -> None:
     """Delete the block; an absent one is no error."""
-    try:
+    with contextlib.suppress(ValueError):
         Webhook.delete(f"webhook/{BLOCK}")
-    except ValueError:
-        pass

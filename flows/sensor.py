@@ -49,7 +49,7 @@ class Sensor:
         return len(fresh)
 
     def watch(self, poll_s: float, stop: threading.Event) -> None:
-        """Look every ``poll_s`` seconds until ``stop``; a source that cannot be listed is said once, and asked again."""
+        """Look every ``poll_s`` seconds until ``stop``; a source that cannot be listed is said once and asked again."""
         said = ""
         while not stop.wait(poll_s):
             try:

@@ -48,8 +48,10 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _record(run: RunContext, parent: int | None):
     def made(number: int, created: str, sha256: str) -> Encoder:
-        return Encoder(number=number, created=created, sha256=sha256, run=str(run.dir), dataset=str(Path("set").absolute()),
-                       dataset_version=1, clips=3, parent=parent, licences=())  # fmt: skip
+        return Encoder(
+            number=number, created=created, sha256=sha256, run=str(run.dir), dataset=str(Path("set").absolute()),
+            dataset_version=1, clips=3, parent=parent, licences=(),
+        )  # fmt: skip
 
     return made
 
