@@ -18,6 +18,8 @@ PREFIX = "marlin: "
 """Begins the name of each automation of ours."""
 TAG = "marlin"
 """Tag of all deployments, and so of their runs."""
+PART_TAG = "marlin-part"
+"""Tag of runs within another run: watched as that one is, and not told about twice."""
 ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 START_LIMIT_S = 3600.0
 """Seconds in which a run that was handed to its infrastructure has to begin; an image may have to be pulled."""
@@ -90,8 +92,8 @@ def _dead(cfg: DeployConfig) -> list[AutomationCore]:
             name,
             EventTrigger(
                 after=after, expect=alive | ENDED, match={"prefect.resource.id": "prefect.flow-run.*"},
-                match_related=_tagged(), for_each={"prefect.resource.id"}, posture=Posture.Proactive, threshold=1,
-                within=within,
+                match_related=_tagged(TAG, PART_TAG), for_each={"prefect.resource.id"}, posture=Posture.Proactive,
+                threshold=1, within=within,
             ),
             ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=why),
         )
@@ -102,13 +104,13 @@ def _dead(cfg: DeployConfig) -> list[AutomationCore]:
 def _notify(webhook: UUID) -> AutomationCore:
     trigger = EventTrigger(
         expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"},
-        match_related=_tagged(), posture=Posture.Reactive, threshold=1, within=timedelta(0),
+        match_related=_tagged(TAG), posture=Posture.Reactive, threshold=1, within=timedelta(0),
     )  # fmt: skip
     return _automation("notify", trigger, CallWebhook(block_document_id=webhook, payload=SENTENCE))
 
 
-def _tagged() -> dict[str, str]:
-    return {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"}
+def _tagged(*tags: str) -> dict[str, str | list[str]]:
+    return {"prefect.resource.role": "tag", "prefect.resource.id": [f"prefect.tag.{tag}" for tag in tags]}
 
 
 def _automation(

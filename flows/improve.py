@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow
+from prefect import flow, tags
 from prefect.artifacts import create_markdown_artifact
 
 from flows.adapt import adapt_flow, adapt_to
+from flows.automations import PART_TAG
 from flows.config import ImproveConfig
 from flows.events import ENCODER_PROMOTED, post_event, registry_resource
 from flows.ingest import DAY_S
@@ -42,8 +43,9 @@ def improve_flow(cfg: ImproveConfig) -> Decision | None:
         create_markdown_artifact(key="decision", markdown=attempt.why)
         return None
     parent = None if attempt.parent is None else registry.encoder(attempt.parent)
-    candidate = _candidate(cfg, registry, attempt, parent)
-    decision = _decided(cfg, registry, candidate)
+    with tags(PART_TAG):
+        candidate = _candidate(cfg, registry, attempt, parent)
+        decision = _decided(cfg, registry, candidate)
     registry.end()
     create_markdown_artifact(key="decision", markdown=f"version {candidate.number}: {decision.action}, {decision.why}")
     if decision.action == "promote":

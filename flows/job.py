@@ -30,8 +30,9 @@ ResultT = TypeVar("ResultT")
 State = dict[str, Any]
 
 POLL_S = 1.0
-GRACE_S = 25.0
-"""Seconds from SIGTERM to SIGKILL; Prefect gives a cancelled flow run 30."""
+GRACE_S = 150.0
+"""Seconds from SIGTERM to SIGKILL: a training may take two minutes to save. A flow run that Prefect kills before that
+tells the child once more, and leaves it alone to end."""
 PR_SET_PDEATHSIG = 1
 
 
