@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from flows import cli_dataset
+from flows import cli_dataset, cli_platform, cli_registry
 from flows.command import Door, check_filled, command
-from flows.config import EndToEndConfig
+from flows.config import EndToEndConfig, LineageConfig
 from flows.tables_config import TablesConfig
 from infra.errors import ConfigError, ProjectError
 from infra.log import configure_logging
@@ -33,6 +33,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(cli_dataset.app, name="dataset")
+app.add_typer(cli_registry.app, name="registry")
+app.add_typer(cli_platform.app)
 
 STOPPED = 130
 """Exit code after Ctrl-C."""
@@ -187,6 +189,23 @@ def tables(cfg: TablesConfig) -> None:
     from flows.start import run_tables
 
     print(run_tables(cfg))
+
+
+@command(
+    app,
+    Door("thing", "THING"),
+    Door("dataset", "DATASET", "--dataset", needed=False),
+    Door("registry", "REGISTRY", "--registry", needed=False),
+)
+def lineage(cfg: LineageConfig) -> None:
+    """Walk from a video, clip, dataset version, run, weight file or encoder to its origins and its results."""
+    from glob import glob
+
+    from flows.lineage import read_lineage
+
+    roots = [folder for pattern in cfg.runs for folder in sorted(glob(pattern))]
+    graph = read_lineage(cfg.dataset, roots, cfg.registry, cfg.thing)
+    print("\n".join(graph.lines(graph.find(cfg.thing))))
 
 
 @command(app, recipe=RECIPES / "demo.yaml")

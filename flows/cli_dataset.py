@@ -149,6 +149,9 @@ def remove(
         list[str] | None,
         typer.Option("--runs", metavar="DIR", help="Folder of runs and features; may be repeated.", show_default=False),
     ] = None,
+    registry: Annotated[
+        str, typer.Option("--registry", metavar="REGISTRY", help="Registry whose encoders are looked at, too.")
+    ] = "",
 ) -> None:
     """Take videos out for good, with all that was made of them; no crawl brings them back (docs/takedown.md).
 
@@ -169,5 +172,21 @@ def remove(
         print(f"deleted {path}")
     for path in done.learnt:
         print(f"learnt from it, and cannot unlearn it: {path}")
+    for line in _learnt_encoders(registry, cfg.dataset) if registry else ():
+        print(f"learnt from it, and cannot unlearn it: {line}")
     for path in done.mentions:
         print(f"still says its name: {path}")
+
+
+def _learnt_encoders(uri: str, dataset: str) -> list[str]:
+    """Encoders of a registry that learnt from a version which cannot be read any more."""
+    from flows.registry import Registry, learnt_from
+    from pipeline.dataset.versions import list_versions, live_versions
+
+    registry, storage = Registry(uri), open_storage(dataset)
+    gone = set(list_versions(storage)) - {version.version for version in live_versions(storage)}
+    live = registry.live()
+    return [
+        f"{registry.storage.uri}/{encoder.key} (version {encoder.number}{', live' if live == encoder else ''})"
+        for encoder in learnt_from(registry.encoders(), storage.uri, gone)
+    ]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from infra.config import BaseConfig
 from model.adapt_config import AdaptConfig
 from model.extract_config import ExtractConfig
+from model.gate import GateConfig
 from model.train_config import PretrainConfig
 from pipeline.config import IngestConfig
 
@@ -24,3 +27,54 @@ class EndToEndConfig(BaseConfig):
     """Settings of adaptation to deepfake detection; dataset and weights are the ones just made."""
     extract: ExtractConfig = ExtractConfig()
     """Settings of feature extraction; weights are the ones just made."""
+
+
+class ImproveConfig(BaseConfig):
+    """Settings of the flow ``improve``: when and how a new encoder is made, and when it goes live."""
+
+    registry: str = "registry"
+    """Folder or s3://bucket/prefix of the registry."""
+    runs: str = "runs"
+    """Folder of run folders; all workers of the training pool must see it."""
+    min_new_clips: int = Field(default=1000, ge=1)
+    """Clips that have come since the last candidate before a new one is made."""
+    pretrain: PretrainConfig = PretrainConfig()
+    """Pretraining: ``data.dataset`` is watched; version and, once an encoder is live, ``init_from`` are set by the
+    flow. With ``init_from`` given, the very first candidate begins there."""
+    adapt: AdaptConfig = AdaptConfig(task="deepfake")
+    """Adaptation that measures an encoder; dataset, version and weights are set by the flow."""
+    gate: GateConfig = GateConfig()
+    """When the candidate is not worse."""
+    commercial_use: bool = False
+    """Promote only what no non-commercial part stands behind."""
+    commercial_licences: tuple[str, ...] = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "CC-BY-4.0", "MIT")
+    """Licences, as sources and weights state them, that commercial use is allowed under; every other one is not."""
+
+
+class LineageConfig(BaseConfig):
+    """Settings of ``marlin lineage``."""
+
+    thing: str = ""
+    """A video (name, path or digest), a clip's key, v3 for a dataset version, a run folder, a weight file, or
+    registry:3 for an encoder."""
+    dataset: str = ""
+    """Folder or s3://bucket/prefix of the dataset."""
+    registry: str = ""
+    """Folder or s3://bucket/prefix of the registry."""
+    runs: tuple[str, ...] = ("runs", "work/*")
+    """Folders (globs) below which runs are looked for."""
+
+
+class RegistryConfig(BaseConfig):
+    """Settings of ``marlin registry``."""
+
+    registry: str = "registry"
+    """Folder or s3://bucket/prefix of the registry."""
+    version: int | None = Field(default=None, ge=1)
+    """Version to promote."""
+    why: str = ""
+    """The reason, in one sentence; it stays in the registry."""
+    commercial_use: bool = False
+    """Refuse to promote what a non-commercial part stands behind."""
+    commercial_licences: tuple[str, ...] = ImproveConfig.model_fields["commercial_licences"].default
+    """As in the settings of the flow ``improve``."""

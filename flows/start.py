@@ -13,9 +13,9 @@ from flows.tables_config import TablesConfig
 def run_end_to_end(cfg: EndToEndConfig) -> EndToEndOutputs:
     """Run the flow ``end_to_end`` and return what it made."""
     _prepare(cfg.work)
-    from flows.end_to_end import end_to_end
+    from flows.end_to_end import end_to_end_flow
 
-    return end_to_end(cfg)
+    return end_to_end_flow(cfg)
 
 
 def run_tables(cfg: TablesConfig) -> Path:

@@ -166,7 +166,7 @@ def descendants(runs: Sequence[RunRecord], is_origin: Callable[[RunRecord, RunEn
         run = waiting.pop(0)
         if run not in found:
             found.append(run)
-            waiting += [other for other in runs if any(_made(run, other, entry) for entry in other.inputs)]
+            waiting += [other for other in runs if any(is_made_by(run, other, entry) for entry in other.inputs)]
     return sorted(found, key=lambda run: run.folder)
 
 
@@ -178,7 +178,8 @@ def possible_paths(run: RunRecord, place: str) -> set[Path]:
     return {(base / place).resolve() for base in (Path.cwd(), run.folder, *run.folder.parents)}
 
 
-def _made(run: RunRecord, other: RunRecord, entry: RunEntry) -> bool:
+def is_made_by(run: RunRecord, other: RunRecord, entry: RunEntry) -> bool:
+    """Tell whether ``entry``, which ``other`` read, was made by ``run`` (see ``descendants``)."""
     if other == run:
         return False
     digests = {output.digest for output in run.outputs if output.digest and len(output.digest) == 64}

@@ -13,7 +13,7 @@ from infra.config import BaseConfig, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("infra", "pipeline", "model", "flows")
-SPEAKS_TO_PEOPLE = ("flows/cli.py", "flows/cli_dataset.py")
+SPEAKS_TO_PEOPLE = ("flows/cli.py", "flows/cli_dataset.py", "flows/cli_platform.py", "flows/cli_registry.py")
 RECIPES: dict[str, type[BaseConfig]] = {"demo.yaml": EndToEndConfig}
 """Which config reads which file of infra/configs."""
 SOURCES = sorted(path.relative_to(ROOT).as_posix() for name in PACKAGES for path in (ROOT / name).rglob("*.py"))

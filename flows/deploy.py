@@ -1,0 +1,191 @@
+"""``marlin deploy``: what the server is told about our flows. Run again, it changes what differs and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import httpx
+import yaml
+from prefect import Flow
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import (
+    WorkPoolCreate,
+    WorkPoolUpdate,
+)
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.deployments.runner import RunnerDeployment
+from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.flows import EntrypointType
+from prefect.schedules import Cron
+from prefect.utilities.asyncutils import run_coro_as_sync
+from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
+from pydantic import BaseModel
+
+from flows.adapt import adapt_flow
+from flows.automations import PREFIX, TAG, automations
+from flows.deploy_config import DeployConfig, PoolConfig
+from flows.end_to_end import end_to_end_flow
+from flows.improve import improve_flow
+from flows.ingest import ingest_flow
+from flows.notify import forget_webhook, store_webhook
+from flows.pretrain import pretrain_flow
+from flows.tasks import CRAWL, GPU
+from infra.errors import ConfigError, ProjectError
+
+
+def deploy(cfg: DeployConfig) -> list[str]:
+    """Tell the server of all pools, limits, deployments and automations; return the deployments' names.
+
+    Raises:
+        ConfigError: a pool's template cannot be read.
+        ProjectError: no server answers, or it refuses.
+    """
+    try:
+        with get_client(sync_client=True) as client:
+            for pool in cfg.pools:
+                _pool(client, pool)
+            for name, limit in ((GPU, cfg.gpu_jobs), (CRAWL, cfg.crawls)):
+                client.upsert_global_concurrency_limit_by_name(name, limit)
+            deployments = {plan.full_name: _apply(cfg, plan) for plan in planned(cfg)}
+            webhook = store_webhook(os.environ.get("MARLIN_WEBHOOK_URL"))
+            _keep_automations(client, automations(cfg, deployments, webhook))
+            return list(deployments)
+    except httpx.HTTPError as error:
+        raise ProjectError(
+            f"the Prefect server {_server()} does not do it ({error}); is it running? `marlin up`"
+        ) from error
+
+
+def undeploy(cfg: DeployConfig) -> list[str]:
+    """Take back what ``deploy`` told the server; return the deployments that are gone. Runs and their history stay.
+
+    Raises:
+        ProjectError: no server answers.
+    """
+    gone = []
+    try:
+        with get_client(sync_client=True) as client:
+            _keep_automations(client, [])
+            forget_webhook()
+            for plan in planned(cfg):
+                try:
+                    client.delete_deployment(client.read_deployment_by_name(plan.full_name).id)
+                    gone.append(plan.full_name)
+                except ObjectNotFound:
+                    continue
+            for pool in cfg.pools:
+                _ignoring_absence(client.delete_work_pool, pool.name)
+            for limit in (GPU, CRAWL):
+                _ignoring_absence(client.delete_global_concurrency_limit_by_name, limit)
+    except httpx.HTTPError as error:
+        raise ProjectError(f"the Prefect server {_server()} does not do it ({error}); is it running?") from error
+    return gone
+
+
+def _server() -> str:
+    return os.environ.get("PREFECT_API_URL", "(PREFECT_API_URL is not set)")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A deployment: a flow with a name, where it runs, its parameters, and its schedule."""
+
+    flow: Flow[..., Any]
+    pool: PoolConfig
+    parameters: dict[str, Any]
+    cron: str | None = None
+    name: str = TAG
+
+    @property
+    def full_name(self) -> str:
+        """``flow/name``, as Prefect calls it."""
+        return f"{self.flow.name}/{self.name}"
+
+
+def planned(cfg: DeployConfig) -> list[Planned]:
+    """Return all deployments."""
+    improve, runs, training = cfg.improve, cfg.improve.runs, cfg.train_pool
+    return [
+        Planned(ingest_flow, cfg.ingest_pool, {"cfg": cfg.ingest, "runs": runs}, cfg.ingest_cron),
+        Planned(improve_flow, training, {"cfg": improve}, cfg.improve_cron),
+        *(Planned(adapt_flow, training, {"cfg": adaptation, "runs": runs, "registry": improve.registry},
+                  name=adaptation.task) for adaptation in cfg.adaptations),
+        Planned(pretrain_flow, training, {"cfg": improve.pretrain, "runs": runs}),
+        Planned(end_to_end_flow, training, {}),
+    ]  # fmt: skip
+
+
+def _apply(cfg: DeployConfig, plan: Planned) -> UUID:
+    made = plan.flow.to_deployment(
+        plan.name,
+        parameters={
+            name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+            for name, value in plan.parameters.items()
+        },
+        schedule=Cron(plan.cron, timezone=cfg.timezone) if plan.cron else None,
+        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
+        tags=[TAG],
+        work_pool_name=plan.pool.name,
+        job_variables=_variables(cfg, plan.pool),
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    return cast(UUID, cast(RunnerDeployment, made).apply())
+
+
+def _variables(cfg: DeployConfig, pool: PoolConfig) -> dict[str, Any]:
+    environment = {
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(cfg.heartbeat_s),
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "pipeline,model,infra,flows",
+        **cfg.environment,
+    }
+    if pool.kind != "process":
+        return {"env": environment, **pool.variables}
+    here = {"working_dir": str(Path.cwd()), "stream_output": False}  # with a console it dies with the worker
+    return {"env": environment, **here, **pool.variables}
+
+
+def _pool(client: SyncPrefectClient, pool: PoolConfig) -> None:
+    template = _template(pool)
+    try:
+        client.create_work_pool(WorkPoolCreate(name=pool.name, type=pool.kind, base_job_template=template))
+    except ObjectAlreadyExists:
+        if client.read_work_pool(pool.name).type != pool.kind:
+            raise ConfigError(f"pool {pool.name} is there and of another kind; `marlin undeploy` first") from None
+        client.update_work_pool(pool.name, WorkPoolUpdate(base_job_template=template))
+
+
+def _template(pool: PoolConfig) -> dict[str, Any]:
+    if not pool.template:
+        return run_coro_as_sync(get_default_base_job_template_for_infrastructure_type(pool.kind)) or {}
+    try:
+        tree = yaml.safe_load(Path(pool.template).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"the template {pool.template} of pool {pool.name} cannot be read: {error}") from error
+    if not isinstance(tree, dict) or not {"job_configuration", "variables"} <= tree.keys():
+        raise ConfigError(f"the template {pool.template} has no job_configuration and variables; see infra/deploy")
+    return tree
+
+
+def _keep_automations(client: SyncPrefectClient, wanted: Sequence[AutomationCore]) -> None:
+    """Make ours the wanted ones. Those that are right are left alone: a new one forgets the heartbeats it has seen."""
+    there = {found.name: found for found in client.read_automations() if found.name.startswith(PREFIX)}
+    for automation in wanted:
+        found = there.pop(automation.name, None)
+        if found is None:
+            client.create_automation(automation)
+        elif AutomationCore.model_validate(found.model_dump(include=set(AutomationCore.model_fields))) != automation:
+            client.update_automation(found.id, automation)
+    for found in there.values():
+        client.delete_automation(found.id)
+
+
+def _ignoring_absence(delete: Any, name: str) -> None:
+    with contextlib.suppress(ObjectNotFound):
+        delete(name)

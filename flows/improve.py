@@ -1,0 +1,124 @@
+"""``improve_flow``: continued pretraining → adaptation → gate → promotion, when enough new clips have come.
+
+The registry says what is live and what is in the making, the dataset what there is: a run that died is run again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow, tags
+from prefect.artifacts import create_markdown_artifact
+
+from flows.adapt import adapt_flow, adapt_to
+from flows.automations import PART_TAG
+from flows.config import ImproveConfig
+from flows.events import ENCODER_PROMOTED, post_event, registry_resource
+from flows.ingest import DAY_S
+from flows.licences import non_commercial
+from flows.plan import Idle, due_attempt
+from flows.pretrain import pretrain_flow
+from flows.registry import Action, Attempt, Decision, Encoder, Registry
+from flows.runs import encoder_folder, settled_folder
+from infra.storage import open_storage
+from model.adapt.report import RESULT_FILE
+from model.gate import Verdict, compare
+from model.pretrain import PretrainReport
+from pipeline.dataset.versions import DatasetVersion, list_versions, newest_version, read_version
+
+
+@flow(name="improve", flow_run_name="improve {cfg.registry}", timeout_seconds=90 * DAY_S)
+def improve_flow(cfg: ImproveConfig) -> Decision | None:
+    """Make a candidate if one is due, measure it, and promote it when it is not worse than the live encoder.
+
+    Returns:
+        What was decided, None where nothing was due.
+
+    Raises:
+        ProjectError: the sentence of what could not be done; the same run again goes on.
+    """
+    registry = Registry(cfg.registry)
+    attempt = _attempt(cfg, registry)
+    if isinstance(attempt, Idle):
+        create_markdown_artifact(key="decision", markdown=attempt.why)
+        return None
+    parent = None if attempt.parent is None else registry.encoder(attempt.parent)
+    with tags(PART_TAG):
+        candidate = _candidate(cfg, registry, attempt, parent)
+        decision = _decided(cfg, registry, candidate)
+    registry.end()
+    create_markdown_artifact(key="decision", markdown=f"version {candidate.number}: {decision.action}, {decision.why}")
+    if decision.action == "promote":
+        post_event(ENCODER_PROMOTED, registry_resource(cfg.registry), {"version": candidate.number})
+    return decision
+
+
+def _attempt(cfg: ImproveConfig, registry: Registry) -> Attempt | Idle:
+    """Return the attempt that an earlier run left unfinished, else a new one, written down before the work begins."""
+    storage = open_storage(cfg.pretrain.data.dataset)
+    begun = registry.attempt()
+    if begun is not None:
+        if isinstance(read_version(storage, begun.dataset_version), DatasetVersion):
+            return begun
+        registry.end()  # its version was taken down: what was learnt from it must not go on
+    if not list_versions(storage):
+        return Idle(f"{storage.uri} holds no version yet")
+    newest = newest_version(storage)
+    due = due_attempt(
+        storage.uri, newest.version, newest.counts.clips, registry.encoders(), registry.live(), cfg.min_new_clips
+    )
+    if isinstance(due, Attempt):
+        registry.begin(due)
+    return due
+
+
+def _candidate(cfg: ImproveConfig, registry: Registry, attempt: Attempt, parent: Encoder | None) -> Encoder:
+    """Pretrain from the parent on the pinned version, and register what came out."""
+    data = cfg.pretrain.data.model_copy(update={"version": attempt.dataset_version})
+    start = cfg.pretrain.init_from if parent is None else str(registry.weights(parent, encoder_folder(cfg.runs)))
+    trained = pretrain_flow(cfg.pretrain.model_copy(update={"data": data, "init_from": start}), cfg.runs)
+
+    def made(number: int, created: str, sha256: str) -> Encoder:
+        return Encoder(
+            number=number, created=created, sha256=sha256, run=str(trained.run_dir), dataset=attempt.dataset,
+            dataset_version=attempt.dataset_version, clips=attempt.clips, parent=attempt.parent,
+            licences=_licences(trained, parent, start),
+        )  # fmt: skip
+
+    return registry.register(trained.weights, made)
+
+
+def _licences(trained: PretrainReport, parent: Encoder | None, start: str | None) -> tuple[str, ...]:
+    """Everything behind the weights: the dataset's parts, and those of what the training began with."""
+    inherited = parent.licences if parent else (f"initial weights {start}: unstated",) if start else ()
+    return tuple(sorted({*trained.licences, *inherited}))
+
+
+def _decided(cfg: ImproveConfig, registry: Registry, candidate: Encoder) -> Decision:
+    """Return what is decided about the candidate; a run that died after deciding does not decide again."""
+    for decision in registry.decisions():
+        if decision.version == candidate.number:
+            return decision
+    verdict = _verdict(cfg, registry, candidate)
+    action: Action = "promote" if verdict.passed else "refuse"
+    return registry.decide(action, candidate.number, verdict.why, verdict.scores)
+
+
+def _verdict(cfg: ImproveConfig, registry: Registry, candidate: Encoder) -> Verdict:
+    """Adapt the candidate and the live encoder alike on the candidate's dataset version, and compare."""
+    live = registry.live()
+    scored = _scored(cfg, registry, candidate, candidate)
+    if cfg.commercial_use and (closed := non_commercial(candidate.licences, cfg.commercial_licences)):
+        return Verdict(False, f"commercial_use is set, and behind it stand {'; '.join(closed)}", {})
+    if live is None:
+        return Verdict(True, "the first encoder of this registry", {})
+    return compare(scored, _scored(cfg, registry, live, candidate), cfg.gate, seed=cfg.adapt.seed)
+
+
+def _scored(cfg: ImproveConfig, registry: Registry, encoder: Encoder, candidate: Encoder) -> Path:
+    """Return the finished run folder of an encoder's adaptation on the candidate's dataset version."""
+    settings = adapt_to(cfg.adapt, registry, encoder, candidate, cfg.runs)
+    folder = settled_folder(cfg.runs, f"adapt-{settings.task}", settings)
+    if not (folder / RESULT_FILE).exists():
+        adapt_flow(settings, cfg.runs)
+    return folder

@@ -1,0 +1,120 @@
+"""``marlin up`` and ``marlin down``: server, deployments, workers and sensor on one machine.
+
+``up`` starts what does not run and leaves alone what does, so a timer that calls it keeps everything alive.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+import urllib.request
+from pathlib import Path
+
+from flows.deploy_config import DeployConfig
+from flows.processes import Keeper, Part
+from infra.errors import ConfigError
+
+RAY, STORE, SERVER, SENSOR = "ray", "store", "server", "sensor"
+
+
+def up(cfg: DeployConfig, config_file: Path) -> list[str]:
+    """Start everything that does not run; return a line for each part.
+
+    The database is SQLite's in ``work`` unless PREFECT_SERVER_DATABASE_CONNECTION_URL names another (PostgreSQL:
+    ``postgresql+asyncpg://…``), which is what a house should use: SQLite locks under load.
+
+    Args:
+        cfg: settings.
+        config_file: the same settings as a file, which the sensor reads.
+
+    Raises:
+        ProjectError: a part does not start; those that did keep running.
+    """
+    work = Path(cfg.work).absolute()
+    keeper = Keeper(work)
+    os.environ.update(environment(cfg))
+    lines = [_line(keeper, part) for part in _before_deploying(cfg, work)]
+    from flows.deploy import deploy
+
+    lines += [f"deployed  {name}" for name in deploy(cfg)]
+    return lines + [_line(keeper, part) for part in _after_deploying(cfg, config_file)]
+
+
+def down(cfg: DeployConfig) -> list[str]:
+    """End everything that ``up`` started here, with all its children; return the names of what ran."""
+    keeper = Keeper(Path(cfg.work).absolute())
+    workers = [f"worker-{pool.name}" for pool in cfg.pools]
+    return [name for name in (SENSOR, *workers, SERVER, RAY, STORE) if keeper.end(name)]
+
+
+def environment(cfg: DeployConfig) -> dict[str, str]:
+    """Return the variables under which all parts run; what is set already is kept, but for the server's address."""
+    home = Path(cfg.work).absolute() / "prefect"
+    home.mkdir(parents=True, exist_ok=True)
+    found = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+    }
+    found = {name: os.environ.get(name, value) for name, value in found.items()}
+    if cfg.ray_port:
+        found["RAY_ADDRESS"] = f"127.0.0.1:{cfg.ray_port}"
+    return {**cfg.environment, **found, "PREFECT_API_URL": cfg.api_url}
+
+
+def _before_deploying(cfg: DeployConfig, work: Path) -> list[Part]:
+    parts = []
+    if cfg.store_port:
+        if shutil.which("minio") is None:
+            raise ConfigError("store_port is set and minio is not installed; install it, or set store_port to 0")
+        command = ["minio", "server", "--address", f"127.0.0.1:{cfg.store_port}", str(work / "objects")]
+        parts.append(Part(STORE, command, {}, lambda: _listens(cfg.store_port)))
+    if cfg.ray_port:
+        ray = str(Path(sys.executable).with_name("ray"))
+        command = [
+            ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={cfg.ray_port}",
+            "--include-dashboard=false", "--disable-usage-stats",
+        ]  # fmt: skip
+        loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # otherwise it listens on all interfaces
+        parts.append(Part(RAY, command, loopback, lambda: _listens(cfg.ray_port)))
+    command = [_prefect(), "server", "start", "--host", cfg.host, "--port", str(cfg.port)]
+    parts.append(Part(SERVER, command, {}, lambda: _answers(f"{cfg.api_url}/health")))
+    return parts
+
+
+def _after_deploying(cfg: DeployConfig, config_file: Path) -> list[Part]:
+    workers = [
+        Part(
+            f"worker-{pool.name}",
+            [_prefect(), "worker", "start", "--pool", pool.name, "--type", pool.kind, "--name", pool.name],
+            {},
+        )
+        for pool in cfg.pools
+    ]
+    return [*workers, Part(SENSOR, [sys.executable, "-m", "flows.cli", "sensor", "--config", str(config_file)], {})]
+
+
+def _prefect() -> str:
+    return str(Path(sys.executable).with_name("prefect"))
+
+
+def _line(keeper: Keeper, part: Part) -> str:
+    return f"{'started' if keeper.ensure(part) else 'runs':<9} {part.name}"
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # our own address
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

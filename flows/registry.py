@@ -1,0 +1,209 @@
+"""Encoders, who is live, and why: numbered objects in a folder or bucket that are created once and never changed.
+
+``versions/000001.json`` is an encoder that was made, ``weights/<sha256>.safetensors`` its file, and
+``decisions/000001.json`` what was decided about one. The last decision that is no refusal says who is live.
+``attempt.json`` is the one candidate that is being made, so that a training that died goes on with what it began with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from infra.errors import ConfigError, StorageError
+from infra.fetch import file_digest
+from infra.storage import Storage, open_storage
+
+ATTEMPT_KEY = "attempt.json"
+Action = Literal["promote", "rollback", "refuse"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+RowT = TypeVar("RowT", bound=_Frozen)
+
+
+class Encoder(_Frozen):
+    """An encoder that was made. ``parent`` is the version that its training began with, None where it began elsewhere.
+
+    ``clips`` counts those of the dataset version; ``licences`` are of all that stands behind it, as ``part: licence``.
+    """
+
+    number: int
+    created: str
+    sha256: str
+    run: str
+    dataset: str
+    dataset_version: int
+    clips: int
+    parent: int | None
+    licences: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Where the registry keeps its weights."""
+        return f"weights/{self.sha256}.safetensors"
+
+
+class Decision(_Frozen):
+    """What was decided about ``version``, and why in one sentence; ``previous`` was live before."""
+
+    number: int
+    at: str
+    action: Action
+    version: int
+    previous: int | None
+    why: str
+    scores: dict[str, float] = {}
+
+
+class Attempt(_Frozen):
+    """The candidate in the making: on which dataset version, from which encoder."""
+
+    dataset: str
+    dataset_version: int
+    clips: int
+    parent: int | None
+
+
+class Registry:
+    """The registry at a folder or ``s3://bucket/prefix``; an empty place is an empty registry.
+
+    Every method reads the store anew, so that two processes may use one registry.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.storage: Storage = open_storage(uri)
+
+    def encoders(self) -> list[Encoder]:
+        """Return all encoders, oldest first; StorageError where a record is damaged."""
+        return self._rows("versions", Encoder)
+
+    def encoder(self, number: int) -> Encoder:
+        """Return one encoder; ConfigError where there is none."""
+        for found in self.encoders():
+            if found.number == number:
+                return found
+        raise ConfigError(f"{self.storage.uri} has no version {number}; `marlin registry list` shows what it has")
+
+    def decisions(self) -> list[Decision]:
+        """Return all decisions, oldest first."""
+        return self._rows("decisions", Decision)
+
+    def live(self) -> Encoder | None:
+        """Return the encoder that is live, None before the first promotion."""
+        number = live_version(self.decisions())
+        return None if number is None else self.encoder(number)
+
+    def register(self, weights: Path, made: Callable[[int, str, str], Encoder]) -> Encoder:
+        """Keep ``weights``, and return its record; the same bytes are registered once.
+
+        Args:
+            weights: file to copy into the registry.
+            made: (number, time, sha256) → the record.
+        """
+        digest = file_digest(weights)
+        while True:
+            known = self.encoders()
+            for encoder in known:
+                if encoder.sha256 == digest:
+                    return encoder
+            row = made(len(known) + 1, _now(), digest)
+            self.storage.upload(weights, row.key)
+            if self._add("versions", row.number, row):
+                return row
+
+    def decide(self, action: Action, version: int, why: str, scores: dict[str, float] | None = None) -> Decision:
+        """Write down what becomes of a version; ConfigError where there is no such version."""
+        self.encoder(version)
+        while True:
+            known = self.decisions()
+            row = Decision(
+                number=len(known) + 1, at=_now(), action=action, version=version, previous=live_version(known), why=why,
+                scores=scores or {},
+            )  # fmt: skip
+            if self._add("decisions", row.number, row):
+                return row
+
+    def rollback(self, why: str) -> Decision:
+        """Make live what was live before the present one; ConfigError where nothing was."""
+        before = live_version(_without_last_promotion(self.decisions()))
+        if before is None:
+            raise ConfigError(f"{self.storage.uri}: no version was live before the present one; promote one instead")
+        return self.decide("rollback", before, why)
+
+    def weights(self, encoder: Encoder, folder: Path) -> Path:
+        """Return a local file with an encoder's weights under ``folder``, fetched and checked if need be.
+
+        Raises:
+            StorageError: the registry's file is absent or has other bytes.
+        """
+        path = folder / f"{encoder.sha256[:16]}.safetensors"
+        if not path.exists() or file_digest(path) != encoder.sha256:
+            self.storage.download(encoder.key, path)
+            if file_digest(path) != encoder.sha256:
+                path.unlink()
+                raise StorageError(f"{self.storage.uri}/{encoder.key} has other bytes than were registered; restore it")
+        return path
+
+    def attempt(self) -> Attempt | None:
+        """Return the candidate in the making."""
+        if not self.storage.exists(ATTEMPT_KEY):
+            return None
+        return self._read(ATTEMPT_KEY, Attempt)
+
+    def begin(self, attempt: Attempt) -> None:
+        """Write down what is begun; it stands until ``end``."""
+        self.storage.write(ATTEMPT_KEY, attempt.model_dump_json(indent=1).encode())
+
+    def end(self) -> None:
+        """Forget the candidate in the making: it was decided on, or cannot be made any more."""
+        self.storage.delete(ATTEMPT_KEY)
+
+    def _add(self, folder: str, number: int, row: _Frozen) -> bool:
+        return self.storage.put_if_absent(f"{folder}/{number:06d}.json", row.model_dump_json(indent=1).encode())
+
+    def _rows(self, folder: str, kind: type[RowT]) -> list[RowT]:
+        keys = (key for key in self.storage.list(f"{folder}/") if re.fullmatch(rf"{folder}/\d{{6}}\.json", key))
+        return [self._read(key, kind) for key in keys]
+
+    def _read(self, key: str, kind: type[RowT]) -> RowT:
+        try:
+            return kind.model_validate_json(self.storage.read(key))
+        except ValidationError as error:
+            raise StorageError(f"{self.storage.uri}/{key} is damaged; restore it from a copy") from error
+
+
+def live_version(decisions: Sequence[Decision]) -> int | None:
+    """Return the number of the version that a history of decisions leaves live."""
+    return next((row.version for row in reversed(decisions) if row.action != "refuse"), None)
+
+
+def _without_last_promotion(decisions: Sequence[Decision]) -> list[Decision]:
+    """The history up to when another version than the present one was live."""
+    live = live_version(decisions)
+    left = list(decisions)
+    while left and live_version(left) == live:
+        left.pop()
+    return left
+
+
+def learnt_from(encoders: Sequence[Encoder], dataset: str, versions: set[int]) -> list[Encoder]:
+    """Return the encoders that were trained on one of some versions of a dataset, or from such an encoder."""
+    found: dict[int, Encoder] = {}
+    for encoder in encoders:  # a parent is registered before its children
+        direct = encoder.dataset == dataset and encoder.dataset_version in versions
+        if direct or encoder.parent in found:
+            found[encoder.number] = encoder
+    return list(found.values())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

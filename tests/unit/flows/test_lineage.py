@@ -1,0 +1,122 @@
+"""Lineage, either way, over a dataset, runs and a registry as commands leave them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from flows.cli import main
+from flows.registry import Encoder, Registry
+from infra.config import BaseConfig
+from infra.fetch import file_digest
+from infra.run import RunContext
+from tests.support.clip_dataset import write_clip_dataset
+
+ANNA = hashlib.sha256(b"anna").hexdigest()
+
+
+class Nothing(BaseConfig):
+    """No settings."""
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two videos → version 1 → pretraining → encoder 1, scored, live → continued pretraining → encoder 2, refused."""
+    monkeypatch.chdir(tmp_path)
+    write_clip_dataset(tmp_path / "set", [{"anna": [40, 36], "bela": [40]}])
+    registry = Registry("registry")
+    (tmp_path / "clips").mkdir()
+    start = None
+    for name in ("first", "second"):
+        with RunContext.create("pretrain", Nothing(), folder=f"runs/{name}") as run:
+            run.add_input("dataset", str(tmp_path / "set"), "version 1")
+            if start is not None:
+                run.add_input("init_from", str(start), file_digest(start))
+            run.path("weights.safetensors").write_bytes(name.encode())
+            run.add_output("weights", run.path("weights.safetensors"), file_digest(run.path("weights.safetensors")))
+        encoder = registry.register(run.path("weights.safetensors"), _record(run, parent=1 if start else None))
+        start = registry.weights(encoder, tmp_path)
+        with RunContext.create("adapt-deepfake", Nothing(), folder=f"runs/score-{name}") as run:
+            run.add_input("weights", str(start), encoder.sha256)
+            run.add_input("dataset", "set", "version 1")
+    registry.decide("promote", 1, "the first")
+    registry.decide("refuse", 2, "worse")
+    return tmp_path
+
+
+def _record(run: RunContext, parent: int | None):
+    def made(number: int, created: str, sha256: str) -> Encoder:
+        return Encoder(
+            number=number, created=created, sha256=sha256, run=str(run.dir), dataset=str(Path("set").absolute()),
+            dataset_version=1, clips=3, parent=parent, licences=(),
+        )  # fmt: skip
+
+    return made
+
+
+def ask(marlin, thing: object, *more: str) -> list[str]:
+    said = marlin("lineage", thing, "--dataset", "set", "--registry", "registry", *more)
+    assert said.code == 0, said.err
+    return said.out.splitlines()
+
+
+def test_a_video_leads_to_everything_that_it_touched(world, marlin):
+    """Catches a link of the chain that is missing: what a takedown and an audit ask for."""
+    monkeyed = ask(marlin, "anna.mp4")
+    text = "\n".join(monkeyed)
+    assert monkeyed[0].startswith(f"video {ANNA}")
+    assert text.count("↓ clip ") == 2
+    assert "bela" not in text
+    for made in ("version 1 of", "runs/first", "runs/second", "runs/score-first", "runs/score-second"):
+        assert text.count(made) == 1, made
+    assert "encoder registry:1  (live)" in text
+    assert "decision 2: refuse" in text
+    assert ask(marlin, ANNA[:12]) == monkeyed
+
+
+def test_a_score_leads_back_to_videos(world, marlin):
+    lines = ask(marlin, "runs/score-second")
+    text = "\n".join(lines)
+    assert not [line for line in lines if "↓" in line]
+    for origin in ("encoder registry:2", "runs/second", "encoder registry:1", "runs/first", "version 1 of", ANNA):
+        assert f"↑ {'run ' + str(world) + '/' if origin.startswith('runs') else ''}" in text
+        assert origin in text, origin
+
+
+def test_weights_and_clips_are_found_by_their_bytes_and_keys(world, marlin):
+    (world / "copy.bin").write_bytes((world / "runs" / "first" / "weights.safetensors").read_bytes())
+    assert any(line.startswith("encoder registry:1") for line in ask(marlin, "copy.bin"))
+    clip = next(line.split()[-1] for line in ask(marlin, "anna.mp4") if "clip" in line)
+    assert f"↑ video {ANNA}" in "\n".join(ask(marlin, clip))
+
+
+def test_the_registry_remembers_when_run_folders_are_gone(world, marlin):
+    """Catches a live encoder whose origin nobody knows any more, once its run folder was tidied away."""
+    text = "\n".join(ask(marlin, "registry:2", "runs=[]"))
+    assert "↑ encoder registry:1" in text
+    assert f"↑ video {ANNA}" in text
+
+
+def test_what_is_unknown_or_ambiguous_is_one_sentence(world, marlin):
+    assert "nothing is known of 'nobody.mp4'" in marlin("lineage", "nobody.mp4", "--dataset", "set").sentence
+    assert "THING is missing" in marlin("lineage").sentence
+
+
+def test_a_takedown_names_the_encoders_that_learnt_from_it(world, marlin):
+    """Catches a live model that goes on unnoticed after the person asked to be taken out."""
+    said = marlin("dataset", "remove", "set", "anna.mp4", "--registry", "registry")
+    learnt = [line for line in said.out.splitlines() if line.startswith("learnt from it") and "registry" in line]
+    assert [line.rpartition("(")[2] for line in learnt] == ["version 1, live)", "version 2)"]
+
+
+def test_commands_of_the_registry(world, marlin):
+    listed = marlin("registry", "list", "registry").out
+    assert "*    1" in listed
+    assert "refuse: worse" in listed
+    assert "version 1: the first" in marlin("registry", "live", "registry").out
+    assert "--why" in marlin("registry", "promote", "registry", "--version", "2").sentence
+    assert "version 2 is live" in marlin("registry", "promote", "registry", "--version", "2", "--why", "by hand").out
+    assert "version 1 is live" in marlin("registry", "rollback", "registry", "--why", "it failed").out
+    assert main(["registry", "live", "elsewhere"]) == 1

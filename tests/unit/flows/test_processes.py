@@ -1,0 +1,93 @@
+"""Processes that stay: found again, not started twice, never confused with another's, ended whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.deploy_config import DeployConfig, PoolConfig
+from flows.processes import Keeper, Part
+from infra.config import validate_config
+from infra.errors import ConfigError, ProjectError
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+FAMILY = [
+    sys.executable, "-c",
+    "import os, signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid, flush=True); time.sleep(600)",
+]  # fmt: skip
+
+
+@pytest.fixture
+def keeper(tmp_path: Path) -> Iterator[Keeper]:
+    """A keeper whose parts are gone after the test."""
+    made = Keeper(tmp_path / "work")
+    yield made
+    for file in (tmp_path / "work").glob("*.json"):
+        made.end(file.stem)
+
+
+def test_a_part_is_started_once_and_found_by_another_command(keeper, tmp_path):
+    part = Part("a", SLEEP, {})
+    assert keeper.ensure(part)
+    assert not keeper.ensure(part)
+    process = Keeper(tmp_path / "work").running("a")
+    assert process is not None
+    process.kill()
+    process.wait()
+    assert keeper.running("a") is None
+    assert keeper.ensure(part)
+
+
+def test_a_number_that_another_process_has_now_is_left_alone(keeper, tmp_path):
+    """Catches a `down` after a reboot that kills whoever has the number now."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "a.json").write_text(json.dumps({"pid": os.getpid(), "created": 1.0}))
+    assert keeper.running("a") is None
+    assert not keeper.end("a")
+    (tmp_path / "work" / "b.json").write_text("half a rec")
+    assert keeper.running("b") is None
+
+
+def test_a_part_ends_with_all_that_it_started(keeper, tmp_path, monkeypatch):
+    """Catches workers' children that go on, also where the worker does not listen."""
+    monkeypatch.setattr("flows.processes.GRACE_S", 1.0)
+    keeper.ensure(Part("a", FAMILY, {}, ready=lambda: (tmp_path / "work" / "a.log").stat().st_size > 0))
+    child = psutil.Process(int((tmp_path / "work" / "a.log").read_text()))
+    parent = keeper.running("a")
+    assert keeper.end("a")
+    assert not [p for p in (child, parent) if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_part_that_does_not_start_is_one_sentence_and_leaves_nothing(keeper):
+    with pytest.raises(ProjectError, match=r"a does not start; .*a\.log tells why"):
+        keeper.ensure(Part("a", [sys.executable, "-c", "raise SystemExit(3)"], {}, ready=lambda: False))
+    with pytest.raises(ProjectError, match="b does not start"):
+        keeper.ensure(Part("b", SLEEP, {}, ready=lambda: False, limit_s=0.5))
+    time.sleep(0.2)
+    assert keeper.running("b") is None
+
+
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "hf_token", "AWS_ACCESS_KEY_ID"])
+def test_a_secret_in_the_settings_is_refused(name):
+    """Catches keys in Prefect's database, where everybody who sees the page reads them."""
+    with pytest.raises(ConfigError, match="looks like a secret"):
+        validate_config(DeployConfig, {"environment": {name: "x"}}, where="the test")
+    validate_config(DeployConfig, {"environment": {"AWS_ENDPOINT_URL": "http://x", "HTTPS_PROXY": "p"}}, where="it")
+
+
+def test_settings_that_contradict_each_other_are_refused():
+    with pytest.raises(ConfigError, match=r"ingest.out is other; set both to the same"):
+        validate_config(DeployConfig, {"ingest": {"out": "other"}}, where="the test")
+    pools = {"ingest_pool": {"name": "p"}, "train_pool": {"name": "p", "kind": "docker"}}
+    with pytest.raises(ConfigError, match="share the name p and differ"):
+        validate_config(DeployConfig, pools, where="the test")
+    one = DeployConfig(ingest_pool=PoolConfig(name="p"), train_pool=PoolConfig(name="p"))
+    assert len(one.pools) == 1

@@ -1,0 +1,121 @@
+"""The registry: numbered once, never changed, and always clear about who is live."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from flows.licences import non_commercial
+from flows.plan import Idle, due_attempt
+from flows.registry import Attempt, Encoder, Registry, learnt_from
+from infra.errors import ConfigError, StorageError
+
+
+def record(number: int, created: str = "", sha256: str = "0" * 64, **more: object) -> Encoder:
+    fields = {"run": "runs/p", "dataset": "d", "dataset_version": number, "clips": 100 * number, "parent": None,
+              "licences": ("videos: MIT",), **more}  # fmt: skip
+    return Encoder(number=number, created=created, sha256=sha256, **fields)  # type: ignore[arg-type]
+
+
+def filled(uri: str, folder: Path, count: int) -> Registry:
+    registry = Registry(uri)
+    for number in range(count):
+        (folder / "w").write_bytes(bytes([number]))
+        registry.register(folder / "w", record)
+    return registry
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def uri(request, tmp_path) -> str:
+    if request.param == "folder":
+        return str(tmp_path / "registry")
+    return f"s3://{request.getfixturevalue('bucket')}/registry"
+
+
+def test_who_is_live_follows_from_the_decisions_alone(uri, tmp_path):
+    """Catches a refusal that unseats the live version, and a rollback that goes nowhere or to the same version."""
+    registry = filled(uri, tmp_path, 3)
+    assert registry.live() is None
+    registry.decide("promote", 1, "the first")
+    registry.decide("refuse", 2, "worse")
+    assert registry.live() == registry.encoder(1)
+    registry.decide("promote", 3, "better")
+    registry.decide("promote", 3, "said twice")
+    assert registry.live() == registry.encoder(3)
+    back = registry.rollback("it failed in the field")
+    assert (back.version, back.previous) == (1, 3)
+    assert registry.live() == registry.encoder(1)
+    with pytest.raises(ConfigError, match="no version was live before"):
+        filled(f"{uri}-other", tmp_path, 1).rollback("")
+    with pytest.raises(ConfigError, match="has no version 9"):
+        registry.decide("promote", 9, "")
+
+
+def test_the_same_weights_are_one_version_and_come_back_whole(uri, tmp_path):
+    """Catches a second version after a flow that died between registering and deciding, and a damaged copy in use."""
+    registry = filled(uri, tmp_path, 2)
+    (tmp_path / "w").write_bytes(b"\0")
+    assert registry.register(tmp_path / "w", record).number == 1
+    assert len(registry.encoders()) == 2
+    path = registry.weights(registry.encoder(1), tmp_path)
+    assert path.read_bytes() == b"\0"
+    path.write_bytes(b"torn")
+    assert registry.weights(registry.encoder(1), tmp_path).read_bytes() == b"\0"
+    registry.storage.write(registry.encoder(1).key, b"other")
+    path.unlink()
+    with pytest.raises(StorageError, match="other bytes than were registered"):
+        registry.weights(registry.encoder(1), tmp_path)
+    assert not path.exists()
+
+
+def test_writers_at_once_lose_nothing(tmp_path):
+    """Catches two decisions under one number: the numbers come from a listing that another writer has outrun."""
+    registry = filled(str(tmp_path / "r"), tmp_path, 1)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda n: registry.decide("promote", 1, str(n)).number, range(24)))
+    assert sorted(made) == list(range(1, 25))
+    assert len(registry.decisions()) == 24
+
+
+def test_a_damaged_record_is_one_sentence(tmp_path):
+    registry = filled(str(tmp_path / "r"), tmp_path, 1)
+    registry.storage.write("versions/000001.json", b'{"number": 1')
+    with pytest.raises(StorageError, match="is damaged; restore it"):
+        registry.live() or registry.encoders()
+
+
+def test_what_learnt_from_a_version_includes_children():
+    encoders = [record(1), record(2, parent=1), record(3), record(4, parent=2), record(5, dataset="other")]
+    assert [e.number for e in learnt_from(encoders, "d", {1})] == [1, 2, 4]
+    assert [e.number for e in learnt_from(encoders, "d", {5})] == []
+
+
+@pytest.mark.parametrize(
+    ("version", "clips", "known", "expected"),
+    [
+        (1, 99, [], "99 new clips"),
+        (1, 100, [], Attempt(dataset="d", dataset_version=1, clips=100, parent=None)),
+        (1, 900, [record(1)], "was trained on already"),
+        (2, 199, [record(1)], "99 new clips since the last candidate; 100 are needed"),
+        (2, 200, [record(1)], Attempt(dataset="d", dataset_version=2, clips=200, parent=7)),
+        (3, 250, [record(1), record(2)], "50 new clips"),  # the last candidate counts, refused or not
+        (3, 90, [record(2)], "0 new clips"),  # a takedown made it smaller
+        (1, 100, [record(4, dataset="other")], Attempt(dataset="d", dataset_version=1, clips=100, parent=7)),
+    ],
+)
+def test_a_candidate_is_due_when_enough_clips_are_new(version, clips, known, expected):
+    live = record(7, dataset="x") if known else None
+    due = due_attempt("d", version, clips, known, live, 100)
+    if isinstance(expected, str):
+        assert isinstance(due, Idle)
+        assert expected in due.why
+    else:
+        assert due == expected
+
+
+def test_an_unstated_licence_is_no_commercial_one():
+    """Catches an allow-list that matches inside a word, or lets pass what nobody has stated."""
+    closed = ["centerface: MIT; trained on WIDER FACE (non-commercial research)", "videos: unstated"]
+    assert non_commercial(("a: MIT", "b: mit", *closed), ("MIT",)) == closed

@@ -1,0 +1,64 @@
+"""The gate: the same test clips, whole videos resampled, and the sentence that stays in the registry."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infra.errors import DatasetError
+from model.adapt.report import SUBJECTS_FILE
+from model.gate import GateConfig, compare
+
+
+def write_run(folder: Path, separation: float, *, videos: int = 12, seed: int = 0, skip: int = 0) -> Path:
+    """Scores of an encoder that tells real from fake ``separation`` standard deviations apart."""
+    folder.mkdir()
+    rng = np.random.default_rng(seed)
+    with (folder / SUBJECTS_FILE).open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["mode", "init", "subject", "group", "label", "score"])
+        for mode, init in (("LP", "pretrained"), ("LP", "random"), ("FT", "pretrained")):
+            for video in range(videos - skip):
+                for clip in range(4):
+                    for label in ("real", "fake"):
+                        score = rng.normal() + separation * (label == "fake") * (mode == "LP" and init == "pretrained")
+                        writer.writerow([mode, init, f"v{video}-{clip}", f"v{video}", label, f"{score:.6f}"])
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["bootstrap", "tolerance"])
+def test_better_passes_and_worse_does_not(tmp_path, kind):
+    """Catches a gate with its sides swapped, or one that reads the rows of the random encoder or of fine-tuning."""
+    good, bad = write_run(tmp_path / "good", 3.0), write_run(tmp_path / "bad", 0.5)
+    cfg = GateConfig(kind=kind)
+    up, down = compare(good, bad, cfg), compare(bad, good, cfg)
+    assert (up.passed, down.passed) == (True, False)
+    assert up.scores["candidate_auc"] == down.scores["live_auc"] > 0.9
+    assert "within the tolerance" in up.why
+    assert "beyond the tolerance" in down.why
+
+
+def test_the_same_scores_pass_and_chance_alone_does_not(tmp_path):
+    """Catches an unpaired bootstrap, in which an encoder would be refused against itself."""
+    one = write_run(tmp_path / "one", 1.0)
+    assert compare(one, one, GateConfig()).scores["difference_low"] == 0
+    assert compare(one, one, GateConfig(tolerance=0)).passed
+    unsure = compare(write_run(tmp_path / "other", 1.0, seed=1), one, GateConfig())
+    assert unsure.scores["difference_low"] < unsure.scores["candidate_auc"] - unsure.scores["live_auc"]
+
+
+def test_few_videos_are_not_judged_by_a_bootstrap(tmp_path):
+    few = write_run(tmp_path / "few", 3.0, videos=2)
+    verdict = compare(few, few, GateConfig())
+    assert not verdict.passed
+    assert "gate.kind=tolerance" in verdict.why
+    assert compare(few, few, GateConfig(kind="tolerance")).passed
+
+
+def test_other_test_videos_are_refused(tmp_path):
+    """Catches a comparison of different nights."""
+    with pytest.raises(DatasetError, match="did not test the same videos"):
+        compare(write_run(tmp_path / "a", 1.0), write_run(tmp_path / "b", 1.0, skip=1), GateConfig())
