@@ -58,9 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
             (run_dir / name).unlink(missing_ok=True)
     try:
         status = run_rank(load_config(PretrainConfig, run_dir / CONFIG_FILE), run_dir)
-    except (ConfigError, CheckpointError, TrainingError) as error:
-        diverged = isinstance(error, TrainingError)
-        return _ended(run_dir, ExitStatus.DIVERGED if diverged else ExitStatus.REFUSED, str(error), code=0)
+    except TrainingError as error:
+        return _ended(run_dir, ExitStatus.DIVERGED, str(error), code=0)
+    except CheckpointError as error:
+        return _ended(run_dir, ExitStatus.REFUSED, str(error), code=0)
+    except ConfigError as error:  # of this machine alone, or the command would have refused it
+        return _ended(run_dir, ExitStatus.REFUSED, str(error), code=1)
     except torch.OutOfMemoryError as error:
         cure = "lower micro_batch (gradient accumulation keeps the result), or set activation checkpointing"
         return _ended(run_dir, ExitStatus.OUT_OF_MEMORY, f"out of GPU memory ({error}); {cure}", code=1)

@@ -7,6 +7,7 @@ import torch
 
 from tests.numerics.conftest import torchrun
 from tests.support.plain_loop import largest_difference
+from tests.support.toy_nets import toy_nets
 from tests.support.world_scenarios import LAST, LEG, SETTINGS
 
 LAST_BIAS = "body.2.bias"
@@ -37,6 +38,7 @@ def test_losses_and_weights_are_those_of_the_undisturbed_run(legs, name):
     # the noise of another split in D's Adam; plain PyTorch has it too
     assert largest_difference(third["D"], whole["D"], skip=LAST_BIAS) <= 100 * tolerance
     assert largest_difference(first["G"], whole["G"]) > 1e-2
+    assert first["G"].keys() == toy_nets()[0].state_dict().keys()
 
 
 def test_converted_copies_do_not_stay(legs):

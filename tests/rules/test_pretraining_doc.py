@@ -1,4 +1,4 @@
-"""docs/pretraining.md speaks of what there is."""
+"""docs/pretraining.md and the Kubernetes manifest speak of what there is."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from infra.config import load_config
 from model.train_config import PretrainConfig
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs" / "pretraining.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "pretraining.md").read_text(encoding="utf-8")
 SETTING = re.compile(r"`([a-z_.]+(?:=[^` ]+)?(?: [a-z_.]+=[^` ]+)*)`")
 
 
@@ -43,3 +45,15 @@ def test_what_it_says_may_change_is_what_the_code_lets_change() -> None:
     really = (fields - fixed.keys()) | (data - fixed["data"].keys())
     every = {name for name in really if name.endswith("_every")}
     assert free == (really - every - {"launch", "checkpoint"}) | {"launch.*", "checkpoint.*", "*_every"}
+
+
+def test_the_manifest_starts_a_command_that_is_taken() -> None:
+    """Bug caught: a Job whose pods refuse their own settings, or meet where no pod has that name."""
+    service, policy, job = yaml.safe_load_all((ROOT / "infra" / "deploy" / "pretrain.yaml").read_text())
+    command, dataset, flag, _, *settings = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert (command, flag) == ("pretrain", "--run")
+    cfg = load_config(PretrainConfig, None, [f"data.dataset={dataset}", *settings])
+    assert cfg.launch.nodes == job["spec"]["completions"] == job["spec"]["parallelism"]
+    names = {part["metadata"]["name"] for part in (service, policy, job)}
+    assert names == {"marlin-pretrain"}
+    assert str(cfg.launch.rendezvous).startswith("marlin-pretrain-0.marlin-pretrain:")

@@ -61,6 +61,7 @@ class Bench:
         adversarial: bool = True,
         zero_stage: int = 1,
         precision: Any = "fp32",
+        compiled: bool = False,
         seed: int = 0,
     ) -> Engines:
         generator, discriminator = toy_nets(seed)
@@ -68,7 +69,7 @@ class Bench:
         return build_engines(
             generator, discriminator if adversarial else None, device=self.device, optim=OptimConfig(),
             micro_batch=BATCH // self.world // accumulation, accumulation=accumulation, precision=precision,
-            zero_stage=zero_stage,
+            zero_stage=zero_stage, compiled=compiled,
         )  # fmt: skip
 
     def run(

@@ -24,6 +24,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "zero 2": {"zero_stage": 2, "accumulation": 2},
     "zero 0": {"zero_stage": 0},
     "bf16": {"precision": "bf16"},
+    "compiled": {"compiled": True},  # which must not rename what is saved
 }
 
 
