@@ -16,7 +16,7 @@ from flows.tasks import ingest_job
 from infra.config import dump_config
 from infra.metrics import read_metrics
 from model.pretrain import pretrain
-from model.train.checkpoint import list_checkpoints
+from model.train.checkpoint_folder import list_checkpoints
 from pipeline.config import IngestConfig
 from tests.support.pretraining import face_dataset, small_config
 

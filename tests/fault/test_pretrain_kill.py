@@ -90,9 +90,10 @@ def ranks_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The worker processes of a launch."""
     found = []
     with contextlib.suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):  # a zombie, too
-                found += [child] if {"RANK", "LOCAL_RANK"} <= child.environ().keys() else []
+        for torchrun in psutil.Process(process.pid).children():
+            for child in torchrun.children():
+                with contextlib.suppress(psutil.NoSuchProcess):  # a zombie, too
+                    found += [child] if "LOCAL_RANK" in child.environ() else []
     return found
 
 

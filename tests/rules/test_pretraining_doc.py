@@ -49,11 +49,10 @@ def test_what_it_says_may_change_is_what_the_code_lets_change() -> None:
 
 def test_the_manifest_starts_a_command_that_is_taken() -> None:
     """Bug caught: a Job whose pods refuse their own settings, or meet where no pod has that name."""
-    service, policy, job = yaml.safe_load_all((ROOT / "infra" / "deploy" / "pretrain.yaml").read_text())
+    service, job = yaml.safe_load_all((ROOT / "infra" / "deploy" / "training-job.yaml").read_text())
     command, dataset, flag, _, *settings = job["spec"]["template"]["spec"]["containers"][0]["args"]
     assert (command, flag) == ("pretrain", "--run")
     cfg = load_config(PretrainConfig, None, [f"data.dataset={dataset}", *settings])
     assert cfg.launch.nodes == job["spec"]["completions"] == job["spec"]["parallelism"]
-    names = {part["metadata"]["name"] for part in (service, policy, job)}
-    assert names == {"marlin-pretrain"}
-    assert str(cfg.launch.rendezvous).startswith("marlin-pretrain-0.marlin-pretrain:")
+    pod = f"{job['metadata']['name']}-0.{service['metadata']['name']}"
+    assert cfg.launch.rendezvous == f"{pod}:{service['spec']['ports'][0]['port']}"

@@ -20,7 +20,7 @@ from model.adapt.finetune import BEST_FILE, RESULT_FILE, finetune, make_job, rea
 from model.adapt.plan import make_plan
 from model.adapt.worker import TuneState
 from model.adapt_config import AdaptConfig
-from model.train.checkpoint import list_checkpoints
+from model.train.checkpoint_folder import list_checkpoints
 from model.weights import load_tensors
 from pipeline.dataset.reader import open_dataset
 
