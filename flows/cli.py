@@ -17,7 +17,7 @@ from flows.config import EndToEndConfig, LineageConfig
 from flows.tables_config import TablesConfig
 from infra.errors import ConfigError, ProjectError
 from infra.log import configure_logging
-from model.adapt_config import AdaptConfig
+from model.adapt_config import AdaptConfig, PredictConfig
 from model.export_config import ExportConfig
 from model.extract_config import ExtractConfig
 from model.reconstruct_config import ReconstructConfig
@@ -141,6 +141,26 @@ def adapt(cfg: AdaptConfig, run: RunFolder = None) -> None:
     done = run_adapt(cfg, run)
     print("\n".join([*done.table(), *done.notes]))
     print(f"run {done.run_dir}")
+
+
+@command(app, Door("video", "VIDEO"), WEIGHTS, Door("out", "DIR", "--out"), Door("explain", "OUTPUT", "--explain"))
+def predict(cfg: PredictConfig) -> None:
+    """Score the faces of a video over time with an adapted encoder: JSON, a plot and, if wanted, Grad-CAM."""
+    from model.adapt.predict import predict as run_predict
+    from pipeline.rejects import RejectError
+
+    try:
+        done = run_predict(cfg)
+    except RejectError as reject:
+        print(f"{cfg.video}: rejected ({reject.reason.value}): {reject.detail}")
+        return
+    for track, scores_K in done.faces.items():
+        best = sorted(zip(done.outputs, scores_K.tolist(), strict=True), key=lambda pair: -pair[1])[:5]
+        who = "whole frame" if track is None else f"face {track}"
+        print(f"{who}: {', '.join(f'{name} {score:.3f}' for name, score in best)}")
+    print("\n".join(str(path) for path in (done.scores, done.plot, done.cam) if path))
+    if done.note:
+        print(done.note)
 
 
 @command(app, Door("videos", "VIDEO…"), WEIGHTS, Door("out", "DIR", "--out"), Door("crop", "HOW", "--crop"))

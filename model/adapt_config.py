@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from infra.config import BaseConfig
+from pipeline.config import EmbeddedFaces, Faces, TrackConfig
 
 
 class AdaptDataConfig(BaseConfig):
@@ -162,3 +163,32 @@ class AdaptConfig(BaseConfig):
     """CPU threads of torch; 0 leaves its default."""
     seed: int = Field(default=0, ge=0)
     """Seed of the blends, the split, the random encoder and the training order."""
+
+
+class PredictConfig(BaseConfig):
+    """Settings of ``marlin predict VIDEO``."""
+
+    video: str = ""
+    """Any video; faces are followed through it."""
+    weights: str = ""
+    """``adapted.safetensors`` of ``marlin adapt``, or the folder of that run."""
+    out: str = "predictions"
+    """Folder that receives ``<stem>.json``, ``<stem>.png`` and, with ``explain``, ``<stem>-cam.png``."""
+    explain: str = ""
+    """Name of an output whose Grad-CAM is drawn over each face's highest-scoring window; empty draws none."""
+    crop: Literal["auto", "face", "none"] = "auto"
+    """As in ``marlin extract``: follow faces, take whole frames, or see which fits."""
+    window_stride: int = Field(default=16, ge=1)
+    """Distance between window starts in sampled frames (every second frame): 16 has windows side by side."""
+    batch: int = Field(default=4, ge=1)
+    """Windows a forward pass."""
+    chunk_frames: int = Field(default=32, ge=1)
+    """Frames decoded at a time; bounds memory."""
+    max_pixels: int = Field(default=8192 * 4320, ge=1)
+    """Largest frame, in pixels; a larger video is rejected."""
+    faces: Faces = EmbeddedFaces()
+    """Which detector follows the faces."""
+    track: TrackConfig = TrackConfig()
+    """Linking, smoothing and filtering of tracks."""
+    device: str = "auto"
+    """``auto`` takes a GPU where there is one; else ``cpu`` or ``cuda:N``."""

@@ -1,0 +1,198 @@
+"""``predict``: an adapted encoder on a video in the wild: faces, sliding windows, a score over time for each face."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import matplotlib
+import numpy as np
+import torch
+
+from infra.device import pick_device
+from infra.errors import ConfigError, WeightsError
+from infra.fetch import file_digest
+from infra.paths import input_file, output_folder
+from model.adapt.classifier import Classifier
+from model.adapt.encoder import head_of, pretrained_encoder
+from model.adapt.files import replaced
+from model.adapt.grad_cam import grad_cam, overlay
+from model.adapt.licences import licence_note
+from model.adapt.objective import probabilities
+from model.adapt.task import Kind
+from model.adapt_config import PredictConfig
+from model.clip_stream import WindowPlan, plan_video, window_stream
+from model.weights import LoadedWeights, load_weights
+from pipeline.faces.backend import build_detector
+from pipeline.media.decode import VideoFrames
+from pipeline.media.probe import probe
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+MOST_LINES = 6
+"""Outputs drawn in one plot: those that vary most."""
+
+
+class AdaptedTask(NamedTuple):
+    """What an adapted weight file says that it predicts."""
+
+    name: str
+    kind: Kind
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What ``predict`` wrote, and the mean score of each output for each face (by track; None is the whole frame)."""
+
+    scores: Path
+    plot: Path
+    cam: Path | None
+    outputs: tuple[str, ...]
+    faces: dict[int | None, np.ndarray]
+    note: str | None
+
+
+def predict(cfg: PredictConfig) -> Prediction:
+    """Score every face of ``cfg.video`` over time.
+
+    The ``.json`` has one entry a face: its mean scores, and the scores of each window with frames and seconds. The
+    ``.png`` draws them over time.
+
+    Raises:
+        ConfigError: no such video, or no such output to explain.
+        WeightsError: the weights are not those of an adapted encoder.
+        RejectError: the video cannot be decoded, or shows no face.
+    """
+    video, out = input_file(cfg.video), output_folder(cfg.out)
+    weights, device = load_weights(cfg.weights), pick_device(cfg.device)
+    task = adapted_task(weights, cfg.weights)
+    if cfg.explain and cfg.explain not in task.outputs:
+        raise ConfigError(f"there is no output '{cfg.explain}' to explain; there are {', '.join(task.outputs)}")
+    classifier = Classifier(pretrained_encoder(weights), head_of(weights.state)).eval().to(device)
+    info = probe(str(video), cfg.max_pixels)
+    frames = VideoFrames(str(video))
+    plan = plan_video(
+        frames, info, cfg.crop, detector=None if cfg.crop == "none" else build_detector(cfg.faces), track_cfg=cfg.track,
+        window_frames=weights.config.frames, keep_tail=True, chunk=cfg.chunk_frames, stride=cfg.window_stride,
+    )  # fmt: skip
+    explained = task.outputs.index(cfg.explain) if cfg.explain else None
+    scores_NK, best = _scores(cfg, classifier, task, plan, frames, weights.config.image_size, device, explained)
+    licences = tuple(map(str, weights.provenance.get("adapted_on_licences", ("weights: not stated by the file",))))
+    record = {
+        "video": video.name, "sha256": file_digest(video), "task": task._asdict(), "weights_sha256": weights.digest,
+        "licences": licences, "crop": plan.crop, "fps": info.fps, "frames": plan.frames,
+        "faces": _faces(plan, scores_NK, task, info.fps),
+    }  # fmt: skip
+    path, plot = out / f"{video.stem}.json", out / f"{video.stem}.png"
+    with replaced(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+    _draw(plot, plan, scores_NK, task, info.fps)
+    cam = None
+    if explained is not None:
+        cam = out / f"{video.stem}-cam.png"
+        rows = [overlay(clip_THWC, grad_cam(classifier, clip_THWC, explained)) for _, clip_THWC in best.values()]
+        _, data = cv2.imencode(".png", np.concatenate(rows)[..., ::-1])
+        cam.write_bytes(data.tobytes())
+    faces = {track: scores_NK[rows_].mean(axis=0) for track, rows_ in _rows_by_track(plan).items()}
+    return Prediction(path, plot, cam, task.outputs, faces, licence_note(licences))
+
+
+def adapted_task(weights: LoadedWeights, path: str) -> AdaptedTask:
+    """Return what weights predict.
+
+    Raises:
+        WeightsError: they were not adapted to anything, or hold no head.
+    """
+    told = weights.provenance.get("task")
+    if not isinstance(told, dict) or "head.weight" not in weights.state:
+        raise WeightsError(f"{path} holds no encoder that was adapted; name adapted.safetensors of `marlin adapt`")
+    task = AdaptedTask(str(told.get("name")), told.get("kind", "binary"), tuple(map(str, told.get("outputs", ()))))
+    if weights.state["head.weight"].shape != (len(task.outputs), weights.config.encoder_dim):
+        raise WeightsError(f"{path}: its head does not fit its {len(task.outputs)} outputs; adapt anew")
+    return task
+
+
+def _scores(
+    cfg: PredictConfig,
+    classifier: Classifier,
+    task: AdaptedTask,
+    plan: WindowPlan,
+    frames: VideoFrames,
+    side: int,
+    device: torch.device,
+    explained: int | None,
+) -> tuple[np.ndarray, dict[int | None, tuple[float, np.ndarray]]]:
+    """Scores of all windows in the plan's order, float64 (N, K), and of each face its best window for ``explained``."""
+    found: dict[int, np.ndarray] = {}
+    best: dict[int | None, tuple[float, np.ndarray]] = {}
+    waiting: list[tuple[int, np.ndarray]] = []
+    for window in window_stream(plan, frames, side, cfg.chunk_frames):
+        waiting.append((window.row, window.frames_THWC))
+        if len(waiting) < cfg.batch and len(found) + len(waiting) < len(plan.windows):
+            continue
+        clip_BTHWC = torch.from_numpy(np.stack([clip for _, clip in waiting])).to(device)
+        with torch.inference_mode():
+            scores_BK = probabilities(task.kind, classifier(clip_BTHWC)).cpu().numpy()
+        for (row, clip_THWC), scores_K in zip(waiting, scores_BK, strict=True):
+            found[row] = scores_K
+            track = plan.windows[row].track
+            if explained is not None and (track not in best or scores_K[explained] > best[track][0]):
+                best[track] = (float(scores_K[explained]), clip_THWC)
+        waiting = []
+    return np.stack([found[row] for row in range(len(plan.windows))]), best
+
+
+def _rows_by_track(plan: WindowPlan) -> dict[int | None, list[int]]:
+    rows: dict[int | None, list[int]] = defaultdict(list)
+    for row, window in enumerate(plan.windows):
+        rows[window.track].append(row)
+    return rows
+
+
+def _faces(plan: WindowPlan, scores_NK: np.ndarray, task: AdaptedTask, fps: float) -> list[dict[str, Any]]:
+    return [
+        {
+            "track": track,
+            "mean": _named(task.outputs, scores_NK[rows].mean(axis=0)),
+            "windows": [
+                {
+                    "start_frame": (indices := plan.windows[row].indices)[0], "end_frame": indices[-1] + 1,
+                    "start_s": round(indices[0] / fps, 6), "end_s": round((indices[-1] + 1) / fps, 6),
+                    "scores": _named(task.outputs, scores_NK[row]),
+                }
+                for row in rows
+            ],
+        }
+        for track, rows in _rows_by_track(plan).items()
+    ]  # fmt: skip
+
+
+def _named(outputs: Sequence[str], scores_K: np.ndarray) -> dict[str, float]:
+    return {name: round(float(score), 6) for name, score in zip(outputs, scores_K, strict=True)}
+
+
+def _draw(path: Path, plan: WindowPlan, scores_NK: np.ndarray, task: AdaptedTask, fps: float) -> None:
+    """Draw scores over time, one panel a face."""
+    faces = _rows_by_track(plan)
+    shown = sorted(range(len(task.outputs)), key=lambda k: -float(np.ptp(scores_NK[:, k])))[:MOST_LINES]
+    figure, axes = plt.subplots(len(faces), 1, figsize=(9, 2.4 * len(faces)), layout="constrained", squeeze=False)
+    for axis, (track, rows) in zip(axes[:, 0], faces.items(), strict=True):
+        middles = [(plan.windows[row].indices[0] + plan.windows[row].indices[-1] + 1) / 2 / fps for row in rows]
+        for k in shown:
+            axis.plot(middles, scores_NK[rows, k], marker="o", markersize=3, linewidth=1.4, label=task.outputs[k])
+        axis.set(title="whole frame" if track is None else f"face {track}", xlabel="s", ylabel=task.name)
+        if task.kind != "regression":
+            axis.set_ylim(-0.02, 1.02)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False, fontsize=8)
+    with replaced(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    plt.close(figure)

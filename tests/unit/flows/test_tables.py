@@ -1,0 +1,86 @@
+"""The tables: what is run for which cell, and how our numbers stand beside the published ones."""
+
+import json
+
+import pytest
+
+from flows.tables_config import TablesConfig
+from flows.tables_plan import plan_tables
+from flows.tables_published import MARLIN, TABLES
+from flows.tables_report import write_tables
+from infra.errors import ConfigError
+
+
+def _config(tmp_path, **changes) -> TablesConfig:
+    return TablesConfig.model_validate(
+        {"work": str(tmp_path), "data": {"deepfake": {"dataset": "d"}}, "pretrain": {"data": {"version": 1}}, **changes}
+    )
+
+
+def test_cells_that_tables_share_are_run_once(tmp_path):
+    """Catches MARLIN pretrained for each table: the three ablations are eight encoders and not eleven."""
+    plan = plan_tables(_config(tmp_path))
+    pretrains = [run for run in plan.runs if run.command == "pretrain"]
+    recipes = [(r.cfg.model.name, r.cfg.mask.strategy, r.cfg.adversarial.enabled) for r in pretrains]
+    assert sorted(recipes) == [
+        ("marlin_vit_base", "fasking", False), ("marlin_vit_base", "fasking", True), ("marlin_vit_base", "frame", True),
+        ("marlin_vit_base", "random", True), ("marlin_vit_base", "tube", False), ("marlin_vit_base", "tube", True),
+        ("marlin_vit_large", "fasking", True), ("marlin_vit_small", "fasking", True),
+    ]  # fmt: skip
+    adapts = [run for run in plan.runs if run.command == "adapt"]
+    assert all(run.needs in {p.folder for p in pretrains} for run in adapts)
+    assert plan == plan_tables(_config(tmp_path)), "a rerun finds the same folders"
+
+
+def test_a_changed_recipe_is_another_cell(tmp_path):
+    """Catches a finished cell that is taken for one with other settings."""
+    one, two = (plan_tables(_config(tmp_path, pretrain={"seed": seed})) for seed in (0, 1))
+    assert not {run.folder for run in one.runs} & {run.folder for run in two.runs}
+
+
+def test_baselines_need_no_pretraining_and_few_shot_rides_with_its_row(tmp_path):
+    data = {task: {"dataset": "d"} for task in ("deepfake", "appearance", "emotion")}
+    plan = plan_tables(_config(tmp_path, tables=["deepfake", "attributes", "few_shot"], data=data))
+    by_name = {(recipe.backbone, task): folder for (recipe, task), folder in plan.folders.items() if recipe != MARLIN}
+    runs = {run.folder: run for run in plan.runs}
+    assert runs[by_name["xception", "deepfake"]].needs is None
+    assert runs[by_name["mvit_v2", "appearance"]].cfg.backbone == "mvit_v2"
+    assert runs[plan.folders[MARLIN, "emotion"]].cfg.few_shot.fractions == (0.5, 0.1, 0.01)
+    assert runs[plan.folders[MARLIN, "deepfake"]].cfg.few_shot.finetune
+    assert not runs[by_name["marlin", "deepfake"]].cfg.few_shot.fractions, "VideoMAE has no few-shot rows"
+
+
+def test_nothing_to_fill_is_one_sentence(tmp_path):
+    with pytest.raises(ConfigError, match=r"no cell can be filled: set data\.TASK\.dataset .* deepfake"):
+        plan_tables(_config(tmp_path, data={}))
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
+def test_every_published_row_is_as_long_as_its_columns(table):
+    assert all(len(row.published) == len(table.columns) for row in table.rows)
+
+
+def test_our_number_stands_beside_the_published_one_with_what_is_behind_it(tmp_path):
+    """Catches a probe's number in a row of fine-tuning, and AUCs printed in percent."""
+    cfg = _config(tmp_path, tables=["modules"])
+    plan = plan_tables(cfg)
+    figure = {"value": 0.8765, "low": 0.8, "high": 0.95}
+    rows = [
+        {"mode": "LP", "measures": {"accuracy": {**figure, "value": 0.1}, "auc": {**figure, "value": 0.2}}},
+        {"mode": "FT", "measures": {"accuracy": figure, "auc": figure}},
+    ]
+    done = plan.folders[MARLIN, "deepfake"]
+    done.mkdir(parents=True)
+    result = {
+        "rows": rows, "few_shot": [], "notes": ["A sentence."], "config_digest": "c" * 64, "dataset": "d", "version": 3,
+        "weights_sha256": "w" * 64,
+    }  # fmt: skip
+    (done / "result.json").write_text(json.dumps(result))
+    other = next(folder for folder in plan.folders.values() if folder != done)
+    text = write_tables(cfg, plan, {other: "out of memory"}).read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| + Both (MARLIN)"))
+    assert line.endswith("| – [73.70] | 87.65 (80.00–95.00) FT [89.43] | 0.8765 (0.8000–0.9500) FT [0.9305] |")
+    assert "failed: out of memory [" in text
+    assert "not run [" in text
+    assert "`cccccccccccc` | d, 3 | `wwwwwwwwwwww`" in text
+    assert "- A sentence." in text
