@@ -68,7 +68,8 @@ class Platform:
                 },
                 "adapt": {
                     "task": "deepfake", "baseline": False, "pictures": 0, "finetune": {"enabled": False},
-                    "probe": {"epochs": 5}, "data": {"max_windows": 8, "split": "time", "gap_frames": 4},
+                    "probe": {"epochs": 5},
+                    "data": {"max_windows": 16, "windows_per_clip": 16, "split": "time", "gap_frames": 0},
                 },
             },
         }  # fmt: skip
