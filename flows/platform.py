@@ -57,8 +57,7 @@ def environment(cfg: DeployConfig) -> dict[str, str]:
         "PREFECT_HOME": str(home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_WORKER_QUERY_SECONDS": "5",
     }
     found = {name: os.environ.get(name, value) for name, value in found.items()}
     if cfg.ray_port:

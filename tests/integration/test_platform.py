@@ -30,6 +30,7 @@ from flows.registry import Registry
 from infra.metrics import read_metrics
 from infra.storage import open_storage
 from pipeline.dataset.versions import latest_version, list_versions
+from tests.support.postgres import postgres
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -67,7 +68,8 @@ class Platform:
                 },
                 "adapt": {
                     "task": "deepfake", "baseline": False, "pictures": 0, "finetune": {"enabled": False},
-                    "probe": {"epochs": 5}, "data": {"max_windows": 8, "split": "time", "gap_frames": 4},
+                    "probe": {"epochs": 5},
+                    "data": {"max_windows": 16, "windows_per_clip": 16, "split": "time", "gap_frames": 0},
                 },
             },
         }  # fmt: skip
@@ -85,7 +87,7 @@ class Platform:
 
     def api(self, path: str, **body: Any) -> Any:
         """Ask the server."""
-        return httpx.post(f"http://127.0.0.1:{self.port}/api/{path}", json=body, timeout=60).json()
+        return httpx.post(f"http://127.0.0.1:{self.port}/api/{path}", json=body, timeout=300).json()
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
         """Flow runs that have begun."""
@@ -102,7 +104,7 @@ class Platform:
         while not (found := happened()):
             assert time.monotonic() < end, f"{what} did not happen\n{self.logs()}"
             assert not self.api("flow_runs/filter", flow_runs={"state": {"type": {"any_": ["FAILED"]}}}), self.logs()
-            time.sleep(1)
+            time.sleep(2)
         return found
 
     def logs(self) -> str:
@@ -122,10 +124,13 @@ def platform(tmp_path: Path, bucket: str, webhook: Webhook, monkeypatch: pytest.
         monkeypatch.delenv(name)
     (tmp_path / "videos").mkdir()
     made = Platform(tmp_path, [str(tmp_path / "videos"), f"s3://{bucket}/in"])
-    try:
-        yield made
-    finally:
-        made.marlin("down")
+    with postgres() as database:
+        if database is not None:  # else SQLite, which is slower
+            monkeypatch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", database)
+        try:
+            yield made
+        finally:
+            made.marlin("down")
 
 
 class Webhook:
