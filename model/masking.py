@@ -1,7 +1,8 @@
 """Which tokens are hidden: Fasking and the other strategies (METHOD, section 6). Pure, seeded by clip, batched.
 
-A clip's mask depends on its own seed and region map alone, never on the batch it travels in. Shapes: B clips, t × h × w
-tokens, L = t·h·w. ``is_masked_BL`` is True where a token is hidden; all strategies leave ``visible_tokens`` visible.
+And which of the hidden ones the decoder predicts: all of them in the paper. A clip's mask depends on its own seed and
+region map alone, never on the batch it travels in. Shapes: B clips, t × h × w tokens, L = t·h·w.
+``is_masked_BL`` is True where a token is hidden; all strategies leave ``visible_tokens`` visible.
 """
 
 from __future__ import annotations
@@ -67,6 +68,54 @@ def make_mask(
     return torch.from_numpy(np.stack(masks))
 
 
+def decoder_targets(is_masked_BL: Tensor, grid: TokenGrid, ratio: float, seeds_B: Tensor) -> Tensor:
+    """Choose the hidden tokens that the decoder predicts, by a running cell; the others it never sees.
+
+    Args:
+        is_masked_BL: bool (B, L), as ``make_mask`` returns it.
+        grid: tokens in time, height and width.
+        ratio: share of the hidden tokens left out, in [0, 1); 0 predicts all of them, as MARLIN does.
+        seeds_B: int64 (B,), one seed a clip.
+
+    Returns:
+        is_target_BL: bool (B, L), a part of ``is_masked_BL``, ``target_tokens`` in every row.
+
+    Source: VideoMAE V2 (Wang et al., 2023, arXiv:2303.16727), section 3.2: of each cell of 2 × 2 patches some are kept,
+    and which ones moves on by one with every tubelet, so that all places are learnt. Differs: trimmed at random to one
+    number, since Fasking hides another pattern in every clip (V2's encoder masks are tubes).
+    """
+    if ratio == 0:
+        return is_masked_BL
+    hidden_BL = is_masked_BL.cpu().numpy()
+    keep = target_tokens(int(hidden_BL[0].sum()), ratio)
+    targets = [
+        _clip_targets(hidden_L, grid, ratio, keep, np.random.default_rng([int(seed), 1]))
+        for hidden_L, seed in zip(hidden_BL, seeds_B.tolist(), strict=True)
+    ]
+    return torch.from_numpy(np.stack(targets))
+
+
+def target_tokens(hidden: int, ratio: float) -> int:
+    """Return how many of ``hidden`` tokens are predicted: int(hidden · (1 − ratio)).
+
+    Raises:
+        ValueError: none would be.
+    """
+    count = int(round(hidden * (1 - ratio), 6))
+    if count < 1:
+        raise ValueError(f"decoder ratio {ratio} leaves none of {hidden} hidden tokens to predict; take a smaller one")
+    return count
+
+
+def _clip_targets(
+    hidden_L: np.ndarray, grid: TokenGrid, ratio: float, keep: int, rng: np.random.Generator
+) -> np.ndarray:
+    t_L, h_L, w_L = (axis.reshape(-1) for axis in np.indices(grid))
+    clockwise_L = np.array([[0, 1], [3, 2]])[h_L % 2, w_L % 2]
+    kept_L = (clockwise_L + t_L + rng.integers(4)) % 4 < _ceil(4 * (1 - ratio))
+    return _trim(hidden_L & kept_L, hidden_L, keep, rng)
+
+
 def _clip_mask(
     strategy: MaskStrategy, bits_Thw: np.ndarray, grid: TokenGrid, ratio: float, rng: np.random.Generator
 ) -> np.ndarray:
@@ -83,7 +132,7 @@ def _clip_mask(
     elif strategy != "random":
         queue = _visible_queue(strategy, rng)
         visible_TS = _facial_visible(bits_Thw.reshape(grid.t, -1), queue, ratio)
-    return ~_trim(visible_TS.reshape(-1), keep, rng)
+    return ~_trim(visible_TS.reshape(-1), np.ones(grid.tokens, dtype=bool), keep, rng)
 
 
 def _visible_queue(strategy: MaskStrategy, rng: np.random.Generator) -> list[int]:
@@ -113,11 +162,11 @@ def _facial_visible(bits_TS: np.ndarray, queue: list[int], ratio: float) -> np.n
     return visible_TS
 
 
-def _trim(visible_L: np.ndarray, keep: int, rng: np.random.Generator) -> np.ndarray:
-    """Hide visible tokens at random until ``keep`` are left; where too few are visible, show hidden ones at random."""
-    surplus = int(visible_L.sum()) - keep
-    candidates = np.flatnonzero(visible_L if surplus > 0 else ~visible_L)
-    changed = visible_L.copy()
+def _trim(chosen_L: np.ndarray, pool_L: np.ndarray, keep: int, rng: np.random.Generator) -> np.ndarray:
+    """Drop chosen tokens at random until ``keep`` are left; where too few are, add some of the pool at random."""
+    surplus = int(chosen_L.sum()) - keep
+    candidates = np.flatnonzero(chosen_L if surplus > 0 else pool_L & ~chosen_L)
+    changed = chosen_L.copy()
     changed[rng.permutation(candidates)[: abs(surplus)]] = surplus < 0
     return changed
 

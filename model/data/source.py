@@ -17,7 +17,7 @@ from model.data.batch import ClipSample
 from model.data.clip_cache import ClipCache, DecodedClip
 from model.data.order import ClipOrder, clip_seed
 from model.data.window import WindowPlan, mirror_regions
-from model.masking import make_mask, visible_tokens
+from model.masking import decoder_targets, make_mask, target_tokens, visible_tokens
 from model.nets.config import ModelConfig
 from model.train_config import MaskConfig
 from pipeline.dataset.reader import DatasetReader, RawClip
@@ -74,9 +74,9 @@ class ClipSource:
         self.plan = WindowPlan(model.frames, STRIDE, model.tubelet, model.image_size, self._grid.h)
         self.plan.check()
         try:
-            visible_tokens(self._grid, mask.ratio)
+            target_tokens(self._grid.tokens - visible_tokens(self._grid, mask.ratio), mask.decoder_ratio)
         except ValueError as error:
-            raise ConfigError(f"mask.ratio: {error}") from error
+            raise ConfigError(f"mask.ratio, mask.decoder_ratio: {error}") from error
         self._units = [entry.unit for entry in reader.version.units]
         counts = [entry.pretrain.get(split, 0) for entry in reader.version.units]
         if not any(counts):
@@ -107,11 +107,13 @@ class ClipSource:
         frames_THWC, bits_Thw, key, first = self._window(unit, row, int(draw.random_raw()))
         if self._flip and draw.random_raw() & 1:
             frames_THWC, bits_Thw = frames_THWC[:, :, ::-1], mirror_regions(bits_Thw)
-        is_masked_BL = make_mask(
-            self._mask.strategy, _as_tensor(bits_Thw)[None], self._grid, self._mask.ratio, torch.tensor([seed])
-        )
+        mask, seeds_B = self._mask, torch.tensor([seed])
+        is_masked_BL = make_mask(mask.strategy, _as_tensor(bits_Thw)[None], self._grid, mask.ratio, seeds_B)
+        is_target_L = None
+        if mask.decoder_ratio:
+            is_target_L = decoder_targets(is_masked_BL, self._grid, mask.decoder_ratio, seeds_B)[0]
         clip_THWC = torch.from_numpy(np.ascontiguousarray(frames_THWC))
-        return ClipSample(clip_THWC, is_masked_BL[0], bits_Thw, key, first)
+        return ClipSample(clip_THWC, is_masked_BL[0], bits_Thw, key, first, is_target_L)
 
     def _window(self, unit: str, row: int, draw: int) -> tuple[np.ndarray, np.ndarray, str, int]:
         """Frames and region sets of the window that ``draw`` picks, the clip's key, and the window's first frame."""

@@ -29,10 +29,14 @@ class Decoder(nn.Module):
         init_linear(self)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
-    def forward(self, visible_BVD: Tensor, is_masked_BL: Tensor) -> Tensor:
-        """Return predictions (B, M, P) of the hidden patches, in token order."""
+    def forward(self, visible_BVD: Tensor, is_masked_BL: Tensor, is_target_BL: Tensor | None = None) -> Tensor:
+        """Return predictions (B, M, P) of the hidden patches, in token order.
+
+        ``is_target_BL``: the hidden tokens to predict; the others get no mask token. None predicts all of them.
+        """
+        is_target_BL = is_masked_BL if is_target_BL is None else is_target_BL
         positions_BLD = self.pos_embedding.emb.to(visible_BVD.dtype).expand(len(visible_BVD), -1, -1)
-        hidden_BMD = self.mask_token + select_tokens(positions_BLD, is_masked_BL)
+        hidden_BMD = self.mask_token + select_tokens(positions_BLD, is_target_BL)
         x_BLD = torch.cat([visible_BVD + select_tokens(positions_BLD, ~is_masked_BL), hidden_BMD], dim=1)
         x_BLD = run_blocks(self.blocks, x_BLD, self._checkpointing)
         return self.head(self.norm(x_BLD[:, visible_BVD.shape[1] :]))

@@ -41,20 +41,22 @@ class MaskedAutoencoder(nn.Module):
         """Return visible tokens (B, V, D)."""
         return self.encoder.encode_patches(patches_BLP, is_masked_BL)
 
-    def forward_decoder(self, visible_BVD: Tensor, is_masked_BL: Tensor) -> Tensor:
-        """Return predictions (B, M, P) of the hidden patches."""
-        return self.decoder(self.enc_dec_proj(visible_BVD), is_masked_BL)
+    def forward_decoder(self, visible_BVD: Tensor, is_masked_BL: Tensor, is_target_BL: Tensor | None = None) -> Tensor:
+        """Return predictions (B, M, P) of the hidden patches, or of those that are targets."""
+        return self.decoder(self.enc_dec_proj(visible_BVD), is_masked_BL, is_target_BL)
 
-    def forward(self, clip_BCTHW: Tensor, is_masked_BL: Tensor) -> Prediction:
+    def forward(self, clip_BCTHW: Tensor, is_masked_BL: Tensor, is_target_BL: Tensor | None = None) -> Prediction:
         """Predict the hidden patches.
 
         Args:
             clip_BCTHW: uint8, or floating point in [0, 1].
             is_masked_BL: bool, True = hidden; the same number in every clip.
+            is_target_BL: bool, the hidden tokens to predict (``model.masking.decoder_targets``); the same number in
+                every clip. None predicts all of them.
         """
         patches_BLP = self.patches(clip_BCTHW)
-        pred_BMP = self.forward_decoder(self.forward_encoder(patches_BLP, is_masked_BL), is_masked_BL)
-        return Prediction(pred_BMP, select_tokens(patches_BLP, is_masked_BL))
+        pred_BMP = self.forward_decoder(self.forward_encoder(patches_BLP, is_masked_BL), is_masked_BL, is_target_BL)
+        return Prediction(pred_BMP, select_tokens(patches_BLP, is_masked_BL if is_target_BL is None else is_target_BL))
 
     @torch.no_grad()
     def reconstruct(self, clip_BCTHW: Tensor, is_masked_BL: Tensor) -> Tensor:

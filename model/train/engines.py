@@ -148,7 +148,12 @@ def build_engines(
             continue
         network.to(device)
         optimizer = torch.optim.AdamW(
-            network.parameters(), lr=optim.base_lr, betas=optim.betas, weight_decay=optim.weight_decay, eps=1e-8
+            network.parameters(),
+            lr=optim.base_lr,
+            betas=optim.betas,
+            weight_decay=optim.weight_decay,
+            eps=1e-8,
+            fused=True,
         )
         engine, *_ = deepspeed.initialize(model=network, optimizer=optimizer, config=dict(settings))
         wrapped.append(engine)

@@ -112,7 +112,7 @@ def pretrain_step(engines: Engines, batches: Sequence[ClipBatch], cfg: Adversari
 
 def forward_generator(network: Callable[..., Any], batch: ClipBatch) -> tuple[Tensor, Tensor]:
     """Return (pred_BMP, target_BMP) of the hidden patches of a batch on the network's device."""
-    pred_BMP, target_BMP = network(batch.clip_BTHWC.permute(0, 4, 1, 2, 3), batch.is_masked_BL)
+    pred_BMP, target_BMP = network(batch.clip_BTHWC.permute(0, 4, 1, 2, 3), batch.is_masked_BL, batch.is_target_BL)
     return pred_BMP, target_BMP
 
 

@@ -1,22 +1,15 @@
-"""Frames of a source as a stream of bounded chunks (PyAV), and of stored clips at any index (decord)."""
+"""Frames of a source as a stream of bounded chunks, and of stored clips at any index (PyAV)."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import av
-import cv2  # noqa: F401 - before decord, whose zlib would take the place of the one that cv2 reads PNG with
 import numpy as np
 from av.video.reformatter import VideoReformatter
-
-# Read once, when decord is loaded: how often it retries at the end of a stream whose container promises more frames
-# than it holds. The default, 10240, looks like a hang.
-os.environ.setdefault("DECORD_EOF_RETRY_MAX", "128")
-import decord
 
 from pipeline.media.chunks import chunked
 from pipeline.media.cut import crop_to_box, time_behind, time_inside
@@ -24,14 +17,10 @@ from pipeline.media.probe import OPEN_OPTIONS, check_readable, local_name, main_
 from pipeline.rejects import RejectError
 from pipeline.rows import Cut, RejectReason
 
-decord.logging.set_level(decord.logging.FATAL)
 av.logging.set_level(None)
 
 SEEK_LEAD_S = 1.0
 """A jump aims this many seconds before a cut: containers index decoding times, which run ahead of what is shown."""
-NO_DUPLICATES = 1e-9
-"""decord's ``fault_tol``. It replaces a frame it cannot decode by its neighbour: with -1 (its default) and 0 without a
-word; a positive share of the frames makes it raise, the smallest one at the first such frame."""
 
 
 class VideoFrames:
@@ -125,12 +114,56 @@ def decode_clip(mp4: bytes, indices: Sequence[int] | None = None) -> np.ndarray:
         RejectError: ``decode_failed`` when the bytes are damaged or an index lies outside the clip.
     """
     try:
-        reader = decord.VideoReader(io.BytesIO(mp4), num_threads=1, fault_tol=NO_DUPLICATES)
-        chosen = range(len(reader)) if indices is None else list(indices)
-        frames_FHWC: np.ndarray = reader.get_batch(chosen).asnumpy()
-    except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, IndexError) as error:
+        with av.open(io.BytesIO(mp4), options=OPEN_OPTIONS) as container:
+            stream = main_stream(container)
+            stream.codec_context.thread_count = 1
+            packets = [packet for packet in container.demux(stream) if packet.size]
+            numbers = {pts: number for number, pts in enumerate(sorted(packet.pts for packet in packets))}
+            chosen = range(len(numbers)) if indices is None else list(indices)
+            found = _chosen_frames(packets, numbers, set(chosen))
+        return np.stack([found[number] for number in chosen])
+    except (av.error.FFmpegError, RejectError, TypeError, ValueError, KeyError) as error:
         raise RejectError(RejectReason.DECODE_FAILED, f"a stored clip cannot be decoded ({plain(error)})") from error
-    return frames_FHWC
+
+
+def _chosen_frames(packets: Sequence[av.Packet], numbers: dict[int, int], chosen: set[int]) -> dict[int, np.ndarray]:
+    """Decode what the chosen frames need: from a key frame on, without frames that no other refers to.
+
+    Every second frame of an encoded clip is one of those, and a window takes every second frame.
+    """
+    wanted = [place for place, packet in enumerate(packets) if numbers[packet.pts] in chosen]
+    if not wanted:
+        return {}
+    first = min(numbers[packets[place].pts] for place in wanted)
+    keys = [place for place, packet in enumerate(packets) if packet.is_keyframe and numbers[packet.pts] <= first]
+    needed = [
+        packet
+        for packet in packets[max(keys, default=0) : wanted[-1] + 1]
+        if numbers[packet.pts] in chosen or _is_referred_to(packet)
+    ]
+    decoder, to_rgb = packets[0].stream.codec_context, VideoReformatter()
+    found: dict[int, np.ndarray] = {}
+    for packet in (*needed, None):
+        for frame in decoder.decode(packet):
+            number = numbers[frame.pts]
+            if number in chosen:
+                if frame.is_corrupt:
+                    raise RejectError(RejectReason.DECODE_FAILED, f"frame {number} is damaged")
+                found[number] = to_rgb.reformat(frame, frame.width, frame.height, "rgb24", threads=1).to_ndarray()
+    return found
+
+
+def _is_referred_to(packet: av.Packet) -> bool:
+    """Whether other frames may need this one: its H.264 slices say so (``nal_ref_idc``, ISO/IEC 14496-10, 7.4.1)."""
+    if packet.stream.codec_context.name != "h264":
+        return True
+    data, at = bytes(packet), 0
+    while at + 4 < len(data):  # an mp4 puts four bytes of length before each unit
+        header = data[at + 4]
+        if 1 <= header & 31 <= 5 and header >> 5 & 3:
+            return True
+        at += 4 + int.from_bytes(data[at : at + 4])
+    return False
 
 
 def _cut_frames(path: str, cut: Cut) -> Iterator[np.ndarray]:

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.masking import STRATEGIES, MaskStrategy, make_mask, visible_tokens
+from model.masking import STRATEGIES, MaskStrategy, decoder_targets, make_mask, target_tokens, visible_tokens
 from model.nets.config import TokenGrid
 
 EYE, OTHER_EYE, NOSE, MOUTH, HAIR, SKIN, BACKGROUND = [2, 4], [3, 5], [6], [7, 8, 9], [10], [1], [0]
@@ -174,6 +174,43 @@ def test_a_mask_depends_on_its_own_seed_and_regions_alone(strategy):
         assert np.array_equal(~batch[seed].numpy().reshape(8, -1), mask_one(strategy, maps[seed], GRID, 0.9, seed))
     if not strategy.startswith("fasking"):
         assert np.array_equal(mask_one(strategy, maps[0], GRID, 0.9, 1), mask_one(strategy, maps[1], GRID, 0.9, 1))
+
+
+@given(st.sampled_from(STRATEGIES), grids, ratios, st.sampled_from([0.25, 0.5, 0.9]) | st.floats(0.01, 0.95), seeds)
+@settings(deadline=None, max_examples=80)
+def test_the_decoder_s_targets_are_hidden_tokens_and_as_many_in_every_clip(strategy, grid, ratio, left_out, seed):
+    """Catches a target that the encoder has seen (the loss would be splendid), and batches that are not rectangular."""
+    if not is_possible(grid, ratio):
+        return
+    maps = torch.from_numpy(np.stack([regions(grid, (seed + i) % 999) for i in range(3)]))
+    seeds_B = torch.tensor([seed, seed // 2, 7])
+    is_masked_BL = make_mask(strategy, maps, grid, ratio, seeds_B)
+    hidden = grid.tokens - visible_tokens(grid, ratio)
+    if int(round(hidden * (1 - left_out), 6)) == 0:
+        with pytest.raises(ValueError, match="decoder ratio"):
+            decoder_targets(is_masked_BL, grid, left_out, seeds_B)
+        return
+    is_target_BL = decoder_targets(is_masked_BL, grid, left_out, seeds_B)
+    assert not (is_target_BL & ~is_masked_BL).any()
+    assert set(is_target_BL.sum(dim=1).tolist()) == {target_tokens(hidden, left_out)}
+    alone = decoder_targets(is_masked_BL[1:2], grid, left_out, seeds_B[1:2])
+    assert torch.equal(alone[0], is_target_BL[1])
+
+
+def test_half_of_each_cell_runs_on_with_every_tubelet():
+    """Catches cells that stand still: half of the face would never be learnt. All are hidden, so none is trimmed."""
+    is_masked_BL = torch.ones(1, GRID.tokens, dtype=torch.bool)
+    target_THW = decoder_targets(is_masked_BL, GRID, 0.5, torch.tensor([3]))[0].reshape(GRID).numpy()
+    cells = target_THW.reshape(8, 7, 2, 7, 2)
+    assert (cells.sum(axis=(2, 4)) == 2).all()
+    assert (target_THW[:4].sum(axis=0) == 2).all()
+    assert (target_THW[0] != target_THW[1]).sum() == 98  # of the two kept places of a cell one stays and one moves on
+    assert (target_THW[4:] == target_THW[:4]).all()
+
+
+def test_without_a_decoder_ratio_all_hidden_tokens_are_targets():
+    is_masked_BL = make_mask("tube", torch.zeros(2, *GRID, dtype=torch.int32), GRID, 0.9, torch.arange(2))
+    assert torch.equal(decoder_targets(is_masked_BL, GRID, 0.0, torch.arange(2)), is_masked_BL)
 
 
 def test_the_masks_are_the_ones_that_old_checkpoints_were_trained_with():

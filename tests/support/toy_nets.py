@@ -17,7 +17,7 @@ class ToyGenerator(nn.Module):
         self.body = nn.Sequential(nn.Linear(12, 32), nn.GELU(), nn.Linear(32, 12))
         self.positions = SinCosPositions(8, 4)  # unused: an engine must leave it as it is
 
-    def forward(self, clip_BCTHW: Tensor, is_masked_BL: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, clip_BCTHW: Tensor, is_masked_BL: Tensor, _: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return predictions and targets of the hidden half, (B, 1, P)."""
         values = clip_BCTHW.flatten(1).to(self.body[0].weight.dtype) / 255
         prediction = self.body(values * ~is_masked_BL)

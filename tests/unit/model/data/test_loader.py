@@ -6,6 +6,7 @@ import torch
 from infra.errors import CheckpointError, ConfigError
 from model.data.batch import ClipBatch
 from model.data.loader import ClipLoader
+from model.train_config import MaskConfig
 
 
 def batches(source, count: int, batch: int = 4, **options) -> list[ClipBatch]:
@@ -85,3 +86,13 @@ def test_micro_batches_are_the_batch_in_order(open_numbered):
     parts = batch.split(1)
     assert [len(part.keys) for part in parts] == [1] * 4
     assert same(joined(parts), batch)
+
+
+def test_the_decoder_s_targets_travel_with_the_batch(open_numbered):
+    """Catches a setting that reaches no batch, and micro-batches with another clip's targets."""
+    assert batches(open_numbered(), 1)[0].is_target_BL is None
+    batch = batches(open_numbered(mask=MaskConfig(decoder_ratio=0.5)), 1)[0].to(torch.device("cpu"))
+    assert batch.is_target_BL.sum(dim=1).tolist() == [706] * 4
+    assert not (batch.is_target_BL & ~batch.is_masked_BL).any()
+    assert torch.equal(torch.cat([part.is_target_BL for part in batch.split(2)]), batch.is_target_BL)
+    assert torch.equal(batches(open_numbered(), 1)[0].is_masked_BL, batch.is_masked_BL)

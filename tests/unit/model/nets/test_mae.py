@@ -119,3 +119,17 @@ def test_the_discriminator_gives_one_unbounded_score_for_each_patch():
 
 def _as_clip(patches: torch.Tensor) -> torch.Tensor:
     return unpatchify(patches, (2, 2, 2), 2, 16)
+
+
+def test_targets_alone_are_predicted_and_compared(network):
+    """Catches predictions in another order than their targets, and mask tokens for what is left out."""
+    clip, hidden = inputs()
+    targets = hidden.clone()
+    targets[0, [2, 5]] = targets[1, [1, 6]] = False
+    pred_BMP, target_BMP = network(clip, hidden, targets)
+    assert torch.equal(target_BMP, patchify(clip, 2, 16)[targets].reshape(2, -1, 1536))
+    whole_BMP = network(clip, hidden).pred_BMP
+    kept = targets[hidden].reshape(2, -1)
+    assert pred_BMP.shape == (2, int(kept[0].sum()), 1536)
+    assert not torch.allclose(pred_BMP, whole_BMP[kept].reshape_as(pred_BMP), atol=1e-4)
+    assert torch.equal(network(clip, hidden, hidden).pred_BMP, whole_BMP)

@@ -50,8 +50,8 @@ def test_rotation_is_applied(make_video, rotate):
     assert frames[0, 10, 50, 0] > 150 > frames[0, 10, 10, 0]
 
 
-def test_pictures_can_be_read_where_decord_was_loaded_first():
-    """Bug caught: decord's zlib in the place of cv2's ("bad parameters to zlib"), by the order of imports alone."""
+def test_pictures_can_be_read_beside_the_decoder():
+    """Bug caught: another zlib in the place of cv2's ("bad parameters to zlib"), as decord brings, by the order of imports."""
     code = """
 import pipeline.media.decode
 import cv2, numpy
@@ -145,6 +145,29 @@ def test_decode_clip_gives_the_frames_that_were_encoded(numbers, numbered):
     window = list(range(21, 53, 2))
     assert numbers(decode_clip(mp4, window)) == window
     assert numbers(decode_clip(mp4, range(0, 64, 4))) == list(range(0, 64, 4))
+
+
+@pytest.mark.parametrize("change", [{}, {"b_frames": 0}, {"b_frames": 2}, {"key_frame_interval": 16}])
+def test_frames_alone_are_those_of_the_whole_clip(change):
+    """Bug caught: a frame left out that a chosen one refers to, a jump behind the key frame, decoding in another order."""
+    noise = np.random.default_rng(0).integers(0, 255, (40, 64, 64, 3), dtype=np.uint8)
+    mp4 = encode_clip(np.cumsum(noise // 16, axis=0, dtype=np.uint8), 25.0, ClipConfig(**change))
+    whole = decode_clip(mp4)
+    assert len(whole) == 40
+    for chosen in (range(0, 31, 2), range(9, 40, 2), [39], [17, 3, 3, 30], [16]):
+        assert (decode_clip(mp4, chosen) == whole[list(chosen)]).all()
+
+
+def test_a_window_costs_half_of_the_frames_between(monkeypatch):
+    """Bug caught: frames decoded that nothing refers to and nobody asked for, which are half of all."""
+    import pipeline.media.decode as decode
+
+    judged = []
+    original = decode._is_referred_to
+    monkeypatch.setattr(decode, "_is_referred_to", lambda packet: judged.append(original(packet)) or judged[-1])
+    mp4 = encode_clip(np.zeros((64, 64, 64, 3), np.uint8), 25.0, ClipConfig())
+    decode_clip(mp4, range(16, 48, 2))
+    assert judged.count(False) >= 20
 
 
 def test_a_damaged_clip_is_an_error_and_not_a_picture():
