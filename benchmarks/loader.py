@@ -2,7 +2,8 @@
 
 The same face clips both ways, all in the page cache, one thread a side. Ours is ``ClipSource.load``: range read,
 H.264, region sets, Fasking mask. Theirs, as the released data set does: 16 JPEGs decoded to RGB, eight int64 region
-maps loaded and max-pooled, label by label, since a patch holds every label of its pixels; no mask is made of them. Fails (exit 1) below 1.1 times theirs (2 is the aim).
+maps loaded and max-pooled, label by label, since a patch holds every label of its pixels; no mask is made of them.
+Fails (exit 1) below 1.1 times theirs (2 is the aim).
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def _fit(source: ClipSource):
 
 
 def load_reference_clip(places: list[tuple[Path, Path]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a float clip (3, 16, 224, 224) in [0, 1] and which labels (8, 11, 14, 14) each patch of each tubelet holds."""
+    """Return a float clip (3, 16, 224, 224) in [0, 1], and the labels in each patch (8, 11, 14, 14)."""
     frames = [cv2.cvtColor(cv2.imread(str(jpeg)), cv2.COLOR_BGR2RGB) for jpeg, _ in places]
     clip_CTHW = torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2).float() / 255
     maps_THW = torch.from_numpy(np.stack([np.load(regions) for _, regions in places[::2]]))

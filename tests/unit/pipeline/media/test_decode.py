@@ -51,7 +51,7 @@ def test_rotation_is_applied(make_video, rotate):
 
 
 def test_pictures_can_be_read_beside_the_decoder():
-    """Bug caught: another zlib in the place of cv2's ("bad parameters to zlib"), as decord brings, by the order of imports."""
+    """Bug caught: another zlib in the place of cv2's ("bad parameters to zlib"), as decord brings one."""
     code = """
 import pipeline.media.decode
 import cv2, numpy
@@ -149,7 +149,7 @@ def test_decode_clip_gives_the_frames_that_were_encoded(numbers, numbered):
 
 @pytest.mark.parametrize("change", [{}, {"b_frames": 0}, {"b_frames": 2}, {"key_frame_interval": 16}])
 def test_frames_alone_are_those_of_the_whole_clip(change):
-    """Bug caught: a frame left out that a chosen one refers to, a jump behind the key frame, decoding in another order."""
+    """Bug caught: a frame left out that a chosen one refers to, a jump behind the key frame, another order."""
     noise = np.random.default_rng(0).integers(0, 255, (40, 64, 64, 3), dtype=np.uint8)
     mp4 = encode_clip(np.cumsum(noise // 16, axis=0, dtype=np.uint8), 25.0, ClipConfig(**change))
     whole = decode_clip(mp4)
