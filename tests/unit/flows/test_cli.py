@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[3]
 ISSUED = {
     "samples", "ingest", "dataset show", "dataset verify", "dataset report", "dataset versions", "dataset diff",
     "dataset compact", "dataset vacuum", "dataset remove", "pretrain", "adapt", "extract",
-    "reconstruct", "export", "demo", "tables",
+    "reconstruct", "export", "demo", "tables", "predict",
     "lineage", "registry list", "registry live", "registry promote",
     "registry rollback", "deploy", "undeploy", "up", "down", "sensor",
 }  # fmt: skip
