@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,16 +22,36 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_two_machines_are_one_run_and_a_rank_lost_on_one_restarts_both(tmp_path):
-    """Catches two runs in one folder, a machine left behind by a restart, and other bits than of one machine."""
-    runs = Runs(tmp_path)
-    alone = runs.finish("alone")
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("hosts"))
+
+
+@pytest.fixture(scope="module")
+def alone(runs) -> dict[str, torch.Tensor]:
+    """Weights of the same run on one machine."""
+    return runs.finish("alone")
+
+
+@pytest.mark.parametrize("lost", ["a rank", "a machine"])
+def test_two_machines_are_one_run_whatever_is_lost(runs, alone, lost):
+    """Catches two runs in one folder, a machine left behind by a restart, and other bits than of one machine.
+
+    Machine 1 loses its rank, or everything at once, and is then started again as an operator would.
+    """
+    name = lost.replace(" ", "-")
     meeting = ("launch.nodes=2", f"launch.rendezvous=127.0.0.1:{free_port()}")
-    machines = [runs.start("both", *meeting, NODE_RANK=str(number)) for number in (1, 0)]
-    runs.wait_for_step("both", 5)
-    assert [len(ranks_of(machine)) for machine in machines] == [1, 1]
-    ranks_of(machines[0])[0].kill()
-    assert [machine.wait(PATIENCE_S) for machine in machines] == [0, 0]
-    assert "resuming after step" in (tmp_path / "both.log").read_text()
-    weights = load_file(tmp_path / "both" / WEIGHTS)
+    machines = {number: runs.start(name, *meeting, NODE_RANK=str(number)) for number in (1, 0)}
+    runs.wait_for_step(name, 5)
+    assert [len(ranks_of(machine)) for machine in machines.values()] == [1, 1]
+    if lost == "a rank":
+        ranks_of(machines[1])[0].kill()
+    else:
+        for process in (psutil.Process(machines[1].pid), *psutil.Process(machines[1].pid).children(recursive=True)):
+            process.kill()
+        machines[1].wait()
+        machines[1] = runs.start(name, *meeting, NODE_RANK="1")
+    assert [machine.wait(PATIENCE_S) for machine in machines.values()] == [0, 0]
+    assert "resuming after step" in (runs.folder / f"{name}.log").read_text()
+    weights = load_file(runs.folder / name / WEIGHTS)
     assert all(torch.equal(weights[key], alone[key]) for key in alone)
