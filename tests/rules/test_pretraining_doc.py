@@ -38,7 +38,7 @@ def test_settings_that_it_names_exist() -> None:
 
 def test_what_it_says_may_change_is_what_the_code_lets_change() -> None:
     """Bug caught: a setting that is promised to be free and refused at three in the morning."""
-    (sentence,) = re.findall(r"may change from launch to launch: (.*?)\. What it learns", TEXT, re.S)
+    (sentence,) = re.findall(r"may change from launch to launch: (.*?)\. What it\s+learns", TEXT, re.S)
     free = {name.removeprefix("data.") for name in re.findall(r"`([a-z_.*]+)`", sentence)}
     fields, data = set(PretrainConfig.model_fields), set(PretrainConfig().model_dump()["data"])
     fixed = PretrainConfig().essence()
