@@ -37,8 +37,7 @@ CASES = (("marlin_vit_small", 128), ("marlin_vit_base", 64), ("marlin_vit_large"
 
 
 class Budget(NamedTuple):
-    """One GPU's step: seconds of each part, MFU (and compiled), bytes held; clips a second of all GPUs, as computed and as
-    decodable."""
+    """One GPU's step: seconds of its parts, MFU, bytes held; clips a second of all GPUs, computed and decodable."""
 
     matmul_s: float
     elementwise_s: float
@@ -84,8 +83,8 @@ def main() -> None:
     for nodes in (1, 16):
         print(f"\n**{nodes} × {GPUS_PER_NODE} H100, bf16, ZeRO 1; the whole run is {clips / 1e6:.2f} M clips**\n")
         print(
-            "| size | clips a GPU | products | element-wise | optimiser | exchange | step | MFU | compiled | memory | clips/s | "
-            "decodable/s | run, computing | run, decoding | read |"
+            "| size | clips a GPU | products | element-wise | optimiser | exchange | step | MFU | compiled | memory | "
+            "clips/s | decodable/s | run, computing | run, decoding | read |"
         )
         print("|---" * 15 + "|")
         for name, batch in CASES:
@@ -94,9 +93,9 @@ def main() -> None:
             hours = " | ".join(f"{clips / rate / 3600:.2f} h" for rate in (b.clips_per_s, b.decoded_per_s))
             rate = min(b.clips_per_s, b.decoded_per_s)
             print(
-                f"| {name.removeprefix('marlin_vit_')} | {batch} | {milliseconds} | {b.mfu:.0%} | {b.compiled_mfu:.0%} | "
-                f"{b.held_bytes / 1e9:.0f} GB | {b.clips_per_s:.0f} | {b.decoded_per_s:.0f} | {hours} | "
-                f"{rate * CLIP_BYTES / 1e6:.0f} MB/s |"
+                f"| {name.removeprefix('marlin_vit_')} | {batch} | {milliseconds} | {b.mfu:.0%} | "
+                f"{b.compiled_mfu:.0%} | {b.held_bytes / 1e9:.0f} GB | {b.clips_per_s:.0f} | "
+                f"{b.decoded_per_s:.0f} | {hours} | {rate * CLIP_BYTES / 1e6:.0f} MB/s |"
             )
 
 
