@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from infra.errors import ConfigError
-from model.masking import visible_tokens
+from model.masking import target_tokens, visible_tokens
 from model.nets.config import ModelConfig, model_config
 from model.nets.discriminator import Discriminator
 from model.nets.factory import build_discriminator, build_mae
@@ -40,8 +40,9 @@ def clip_flops(cfg: PretrainConfig) -> int:
     """Return the arithmetic of one clip in a training step, in FLOPs; the gradient penalty's is left out."""
     shape = model_shape(cfg)
     visible, adversarial = visible_tokens(shape.grid, cfg.mask.ratio), cfg.adversarial
+    predicted = target_tokens(shape.tokens - visible, cfg.mask.decoder_ratio)
     return step_flops(
-        shape, visible, shape.tokens - visible, adversarial=adversarial.enabled, d_steps=adversarial.d_steps,
+        shape, visible, predicted, adversarial=adversarial.enabled, d_steps=adversarial.d_steps,
         g_steps=adversarial.g_steps,
     )  # fmt: skip
 
