@@ -129,7 +129,7 @@ def decode_clip(mp4: bytes, indices: Sequence[int] | None = None) -> np.ndarray:
             reader = decord.VideoReader(io.BytesIO(mp4), num_threads=1, fault_tol=NO_DUPLICATES)
             frames_FHWC: np.ndarray = reader.get_batch(range(len(reader))).asnumpy()
             return frames_FHWC
-        with av.open(io.BytesIO(mp4), options=OPEN_OPTIONS) as container:
+        with av.open(io.BytesIO(mp4), mode="r", options=OPEN_OPTIONS) as container:
             stream = main_stream(container)
             stream.codec_context.thread_count = 1
             found = _chosen_frames([packet for packet in container.demux(stream) if packet.size], set(indices))
@@ -147,7 +147,8 @@ def _chosen_frames(packets: Sequence[av.Packet], chosen: set[int]) -> dict[int, 
     Every second frame of an encoded clip is one of those, and a window takes every second frame. Frames are numbered by
     the times at which they are shown.
     """
-    numbers = {pts: number for number, pts in enumerate(sorted(packet.pts for packet in packets))}
+    shown = sorted(packet.pts for packet in packets if packet.pts is not None)
+    numbers: dict[int | None, int] = {pts: number for number, pts in enumerate(shown)}
     wanted = [place for place, packet in enumerate(packets) if numbers[packet.pts] in chosen]
     if not wanted:
         return {}
