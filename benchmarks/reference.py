@@ -54,4 +54,4 @@ class ReferenceStep:
         reconstruction = nn.functional.mse_loss(fake_BMP, real_BMP)
         (reconstruction - 0.01 * self._discriminator(fake_BMP).mean()).backward()
         self._g_optimizer.step()
-        return float(reconstruction)
+        return float(reconstruction.detach())

@@ -28,7 +28,7 @@ FACE_CROP_SIDE = 224
 _SQUARE_TOLERANCE = 1.1
 _FILLED = 0.5
 HOLD_BYTES = 256 << 20
-"""A video whose decoded frames take no more than this is decoded once and kept for the second pass."""
+"""By default a video whose decoded frames take no more than this is decoded once and kept for the second pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,7 @@ def plan_video(
     chunk: int,
     sample_rate: int = 2,
     stride: int = 16,
+    hold_bytes: int = HOLD_BYTES,
     seen: Callable[[int], None] = lambda count: None,
 ) -> WindowPlan:
     """First pass: count the frames, find the faces where they are needed, and plan every window.
@@ -93,6 +94,7 @@ def plan_video(
         chunk: frames decoded at a time.
         sample_rate: frames between the frames of a window.
         stride: distance between window starts, in sampled frames.
+        hold_bytes: decoded frames are kept for the second pass while all of them together take no more than this.
         seen: told the number of frames of each chunk, for progress.
 
     Raises:
@@ -102,11 +104,11 @@ def plan_video(
     cut = partial(plan_windows, frames=window_frames, sample_rate=sample_rate, stride=stride, keep_tail=keep_tail)
     chunks = _told(frames.iter_chunks(chunk), seen)
     if crop == "none" or (crop == "auto" and info.width == info.height == FACE_CROP_SIDE):
-        count, held = _counted(chunks)
+        count, held = _counted(chunks, hold_bytes)
         return WindowPlan("none", count, _whole_windows(count, cut), (), info, held)
     if detector is None:
         raise ValueError(f"crop={crop} looks for faces and needs a detector")
-    scan = scan_faces(chunks, detector, track_cfg, hold_bytes=HOLD_BYTES, clock=StageClock())
+    scan = scan_faces(chunks, detector, track_cfg, hold_bytes=hold_bytes, clock=StageClock())
     tracks = _kept_tracks(scan, info, track_cfg)
     if crop == "auto" and is_face_crop(scan, info):
         return WindowPlan("none", scan.frames, _whole_windows(scan.frames, cut), (), info, scan.held)
@@ -166,13 +168,15 @@ def _told(chunks: Iterable[tuple[int, np.ndarray]], seen: Callable[[int], None])
         seen(len(frames_FHWC))
 
 
-def _counted(chunks: Iterable[tuple[int, np.ndarray]]) -> tuple[int, list[tuple[int, np.ndarray]] | None]:
-    """Return the number of frames and, where all of them fit ``HOLD_BYTES``, the chunks; else None."""
+def _counted(
+    chunks: Iterable[tuple[int, np.ndarray]], hold_bytes: int
+) -> tuple[int, list[tuple[int, np.ndarray]] | None]:
+    """Return the number of frames and, where all of them fit ``hold_bytes``, the chunks; else None."""
     held: list[tuple[int, np.ndarray]] | None = []
     count = size = 0
     for start, frames_FHWC in chunks:
         count, size = count + len(frames_FHWC), size + frames_FHWC.nbytes
-        if size > HOLD_BYTES:
+        if size > hold_bytes:
             held = None
         elif held is not None:
             held.append((start, frames_FHWC))

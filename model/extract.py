@@ -161,6 +161,7 @@ class _Extractor:
                     window_frames=self.frames,
                     keep_tail=self.cfg.keep_tail,
                     chunk=self.cfg.chunk_frames,
+                    hold_bytes=self.cfg.hold_mb << 20,
                     seen=progress.update,
                 )
             features_ND = self._features(plan, frames, path.name)

@@ -28,6 +28,8 @@ class ExtractConfig(BaseConfig):
     """Windows a forward pass."""
     chunk_frames: int = Field(default=32, ge=1)
     """Frames decoded at a time; bounds memory."""
+    hold_mb: int = Field(default=256, ge=0)
+    """Decoded frames of a video, in MiB, kept between its two passes; one that needs more is decoded twice."""
     max_pixels: int = Field(default=8192 * 4320, ge=1)
     """Largest frame, in pixels; a larger video is rejected."""
     faces: Faces = EmbeddedFaces()

@@ -1,15 +1,22 @@
-"""Frames of a source as a stream of bounded chunks, and of stored clips at any index (PyAV)."""
+"""Frames of a source as a stream of bounded chunks, and windows of stored clips (PyAV); whole stored clips (decord)."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import av
+import cv2  # noqa: F401 - before decord, whose zlib would take the place of the one that cv2 reads PNG with
 import numpy as np
 from av.video.reformatter import VideoReformatter
+
+# Read once, when decord is loaded: how often it retries at the end of a stream whose container promises more frames
+# than it holds. The default, 10240, looks like a hang.
+os.environ.setdefault("DECORD_EOF_RETRY_MAX", "128")
+import decord
 
 from pipeline.media.chunks import chunked
 from pipeline.media.cut import crop_to_box, time_behind, time_inside
@@ -17,10 +24,14 @@ from pipeline.media.probe import OPEN_OPTIONS, check_readable, local_name, main_
 from pipeline.rejects import RejectError
 from pipeline.rows import Cut, RejectReason
 
+decord.logging.set_level(decord.logging.FATAL)
 av.logging.set_level(None)
 
 SEEK_LEAD_S = 1.0
 """A jump aims this many seconds before a cut: containers index decoding times, which run ahead of what is shown."""
+NO_DUPLICATES = 1e-9
+"""decord's ``fault_tol``. It replaces a frame it cannot decode by its neighbour: with -1 (its default) and 0 without a
+word; a positive share of the frames makes it raise, the smallest one at the first such frame."""
 
 
 class VideoFrames:
@@ -114,23 +125,30 @@ def decode_clip(mp4: bytes, indices: Sequence[int] | None = None) -> np.ndarray:
         RejectError: ``decode_failed`` when the bytes are damaged or an index lies outside the clip.
     """
     try:
-        with av.open(io.BytesIO(mp4), options=OPEN_OPTIONS) as container:
+        if indices is None:
+            reader = decord.VideoReader(io.BytesIO(mp4), num_threads=1, fault_tol=NO_DUPLICATES)
+            frames_FHWC: np.ndarray = reader.get_batch(range(len(reader))).asnumpy()
+            return frames_FHWC
+        with av.open(io.BytesIO(mp4), mode="r", options=OPEN_OPTIONS) as container:
             stream = main_stream(container)
             stream.codec_context.thread_count = 1
-            packets = [packet for packet in container.demux(stream) if packet.size]
-            numbers = {pts: number for number, pts in enumerate(sorted(packet.pts for packet in packets))}
-            chosen = range(len(numbers)) if indices is None else list(indices)
-            found = _chosen_frames(packets, numbers, set(chosen))
-        return np.stack([found[number] for number in chosen])
-    except (av.error.FFmpegError, RejectError, TypeError, ValueError, KeyError) as error:
+            found = _chosen_frames([packet for packet in container.demux(stream) if packet.size], set(indices))
+        return np.stack([found[number] for number in indices])
+    except (
+        av.error.FFmpegError, decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, IndexError, RejectError,
+        TypeError, ValueError, KeyError,
+    ) as error:  # fmt: skip
         raise RejectError(RejectReason.DECODE_FAILED, f"a stored clip cannot be decoded ({plain(error)})") from error
 
 
-def _chosen_frames(packets: Sequence[av.Packet], numbers: dict[int, int], chosen: set[int]) -> dict[int, np.ndarray]:
+def _chosen_frames(packets: Sequence[av.Packet], chosen: set[int]) -> dict[int, np.ndarray]:
     """Decode what the chosen frames need: from a key frame on, without frames that no other refers to.
 
-    Every second frame of an encoded clip is one of those, and a window takes every second frame.
+    Every second frame of an encoded clip is one of those, and a window takes every second frame. Frames are numbered by
+    the times at which they are shown.
     """
+    shown = sorted(packet.pts for packet in packets if packet.pts is not None)
+    numbers: dict[int | None, int] = {pts: number for number, pts in enumerate(shown)}
     wanted = [place for place, packet in enumerate(packets) if numbers[packet.pts] in chosen]
     if not wanted:
         return {}

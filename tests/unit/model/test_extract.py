@@ -11,13 +11,16 @@ import torch
 
 from infra.errors import ConfigError
 from model import Marlin
+from model.clip_stream import plan_video
 from model.extract import extract
 from model.extract_config import ExtractConfig
 from model.nets.config import model_config
 from model.nets.factory import build_mae
 from model.weights import load_weights, save_weights
-from pipeline.config import ClipConfig
+from pipeline.config import ClipConfig, TrackConfig
+from pipeline.media.decode import VideoFrames
 from pipeline.media.encode import encode_clip
+from pipeline.media.probe import probe
 from tests.support.clip_dataset import drawn_face
 
 SMALL = model_config(
@@ -112,3 +115,14 @@ def test_faces_are_followed_and_each_row_names_its_track(weights, tmp_path, samp
     assert len(np.load(done.features)) == len(done.windows) > 1
     rejected = extract(settings(weights, tmp_path, videos=[sample_videos / "no_face.mp4"]))[0]
     assert rejected.reject == "no_face"
+
+
+def test_a_video_that_is_not_held_gives_the_same_features(weights, tmp_path):
+    """Catches a second pass over other frames, and a bound that nobody looks at."""
+    video = write_video(tmp_path / "face.mp4", 70)
+    held, twice = (extract(settings(weights, tmp_path / str(mb), videos=[video], hold_mb=mb))[0] for mb in (256, 1))
+    np.testing.assert_array_equal(np.load(held.features), np.load(twice.features))
+    frames, info = VideoFrames(str(video)), probe(str(video))
+    options = {"detector": None, "track_cfg": TrackConfig(), "window_frames": 16, "keep_tail": True, "chunk": 32}
+    assert plan_video(frames, info, "none", **options, hold_bytes=70 * 224 * 224 * 3).chunks is not None
+    assert plan_video(frames, info, "none", **options, hold_bytes=70 * 224 * 224 * 3 - 1).chunks is None

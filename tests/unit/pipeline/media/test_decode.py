@@ -50,8 +50,8 @@ def test_rotation_is_applied(make_video, rotate):
     assert frames[0, 10, 50, 0] > 150 > frames[0, 10, 10, 0]
 
 
-def test_pictures_can_be_read_beside_the_decoder():
-    """Bug caught: another zlib in the place of cv2's ("bad parameters to zlib"), as decord brings one."""
+def test_pictures_can_be_read_where_decord_was_loaded_first():
+    """Bug caught: decord's zlib in the place of cv2's ("bad parameters to zlib"), by the order of imports."""
     code = """
 import pipeline.media.decode
 import cv2, numpy
