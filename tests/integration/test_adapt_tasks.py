@@ -42,15 +42,17 @@ def dataset(sample_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         """A file of its own for each dataset (an empty box at its end): the same bytes are one video to ingestion."""
         return (sample_videos / names[name]).read_bytes() + b"\x00\x00\x00\x0cfree" + owner
 
+    celebs = {"a": "wolf", "b": "single", "c": "late", "d": "early"}
     clips = {
         "a_0": CelebClip("a", 1.0, 4.0, BOX, ("male", "young"), ("talk",)),
         "b_0": CelebClip("b", 0.0, 2.4, appearance=("young",), action=("smile", "talk")),
         "c_0": CelebClip("c", 2.0, 6.0, appearance=("male",), action=("smile",)),
+        "d_0": CelebClip("d", 0.0, 4.0, appearance=("young",), action=("talk",)),
     }
     celebvhq(
         root / "celebvhq",
         clips,
-        {f"raw/{k}.mp4": video(v, b"cele") for k, v in (("a", "wolf"), ("b", "single"), ("c", "late"))},
+        {f"raw/{k}.mp4": video(v, b"cele") for k, v in celebs.items()},
     )
     rows = {"x": [[2.2, 1, 0, 0, 0.4, 0, 0]], "y": [[-1.4, 0, 2, 1, 0, 0, 0]], "z": [[0, 0.6, 0, 0, 0, 1, 0]]}
     mosei(
@@ -59,7 +61,7 @@ def dataset(sample_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     originals = {"004": video("wolf", b"ffpp"), "005": video("single", b"ffpp")}
     faceforensics(root / "ffpp", originals, {"004_005": video("late", b"ffpp"), "005_004": video("early", b"ffpp")})
     lists = {
-        "celebvhq": {"train": ["a_0", "b_0"], "test": ["c_0"]},
+        "celebvhq": {"train": ["a_0", "b_0"], "test": ["c_0", "d_0"]},
         "mosei": {"train": ["x", "y"], "test": ["z"]},
     }
     official = {
@@ -98,7 +100,7 @@ def test_every_task_is_read_from_its_own_layout(task, outputs, measures, dataset
     row = report.rows[0]
     assert report.outputs == outputs
     assert measures <= set(row.measures)
-    assert {"appearance": 3, "action": 3, "deepfake": 4}.get(task, 3) == report.videos
+    assert {"appearance": 4, "action": 4, "deepfake": 4}.get(task, 3) == report.videos
     assert any("clips without a label" in note for note in report.notes), "the other datasets' clips are counted"
     if report.kind == "multilabel":
         assert set(row.per_output) == set(outputs)
@@ -110,4 +112,4 @@ def test_the_official_split_is_kept(dataset, weights, tmp_path):
     """Catches a split of our own where the dataset has one: test numbers would not be comparable."""
     report = _adapt("appearance", dataset, weights, tmp_path / "run", split="manifest")
     assert report.split.startswith("tested on the dataset's own split")
-    assert report.rows[0].videos_test == 1
+    assert report.rows[0].videos_test == 2
