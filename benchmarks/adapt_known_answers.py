@@ -10,25 +10,32 @@ DATASET is an ingest of the sample videos with ``clip.max_frames=32`` (a clip is
 - ``edits``: attributes drawn onto copies of the clips at their landmarks (glasses, hat, warm light, dim light), any two
   of which are independent; the copies go through ingestion like any videos.
 
-Each person is held out in turn; the scores of all are pooled. Linear probes on the pretrained and on a randomly
-initialised encoder see the same clips. The interval of their difference resamples videos in pairs.
+Each person is held out in turn; the scores of all are pooled. The pretrained and a randomly initialised encoder see the
+same clips. The interval of their difference resamples videos, the same ones for both.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
-import sys
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+from torch import nn
 
+from infra.config import config_digest
+from model.adapt.classifier import Classifier
+from model.adapt.encoder import classifier_state, random_encoder
 from model.adapt.metrics import figures
 from model.adapt.run import adapt
 from model.adapt.task import TaskSpec
 from model.adapt_config import AdaptConfig
+from model.weights import load_weights, save_weights
 from pipeline.config import ClipConfig, IngestConfig
 from pipeline.dataset.reader import DatasetReader, RawClip, open_dataset
 from pipeline.faces.landmarks68 import INNER_MOUTH, LEFT_EYE, RIGHT_EYE, LandmarkParser
@@ -49,21 +56,39 @@ RESAMPLES = 2000
 
 
 def main() -> None:
-    """Label, edit, probe, and print the table."""
-    dataset, weights, work = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    """Label, edit, adapt, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset")
+    parser.add_argument("weights")
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--tasks", nargs="+", default=["mouth", "turn", "blink", "edits"])
+    parser.add_argument("--finetune-epochs", type=int, default=0, help="fine-tune as well, for so many epochs")
+    chosen = parser.parse_args()
+    work: Path = chosen.work
     work.mkdir(parents=True, exist_ok=True)
-    reader = open_dataset(dataset)
+    reader = open_dataset(chosen.dataset)
     tables = label_actions(reader)
     edited = work / "edited"
     if not (edited / "labels.csv").exists():
         write_edits(reader, edited)
     ingest(IngestConfig(sources=(str(edited),), out=str(work / "edited-dataset"), clip=ClipConfig(max_frames=32)))
     tables["edits"] = read_rows(edited / "labels.csv")
-    print("| task | kind | videos (people) | clips | AUC pretrained | AUC random | difference |")
-    print("|---|---|---|---|---|---|---|")
-    for name, rows in tables.items():
-        source = str(work / "edited-dataset") if name == "edits" else dataset
-        print(row_of(name, rows, hold_out_each(name, rows, source, weights, work)), flush=True)
+    encoders = {"pretrained": chosen.weights, "random": str(write_random(chosen.weights, work / "random.safetensors"))}
+    print("| task | kind | mode | videos (people) | clips | AUC pretrained | AUC random | difference |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name in chosen.tasks:
+        source = str(work / "edited-dataset") if name == "edits" else chosen.dataset
+        pooled = hold_out_each(name, tables[name], source, encoders, work, chosen.finetune_epochs)
+        for mode in ("LP", "FT") if chosen.finetune_epochs else ("LP",):
+            print(row_of(name, tables[name], mode, pooled), flush=True)
+
+
+def write_random(weights: str, path: Path) -> Path:
+    """Write the same network as it begins, from seed 0."""
+    config = load_weights(weights).config
+    classifier = Classifier(random_encoder(config, 0), nn.Linear(config.encoder_dim, 1))
+    save_weights(path, classifier_state(classifier), config, {})
+    return path
 
 
 def clips_of(reader: DatasetReader) -> Iterator[tuple[RawClip, str]]:
@@ -155,50 +180,61 @@ def edit(frame_HWC: np.ndarray, points_52: np.ndarray, chosen: np.ndarray) -> np
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
+class Tested(NamedTuple):
+    """One clip, tested when its person was held out: scores (K,) and labels (K,)."""
+
+    person: str
+    scores_K: np.ndarray
+    truth_K: np.ndarray
+
+
+Pooled = Mapping[tuple[str, str], Mapping[str, list[Tested]]]
+"""(mode, encoder) → video → its clips."""
+
+
 def hold_out_each(
-    name: str, rows: list[dict[str, str]], dataset: str, weights: str, work: Path
-) -> dict[str, dict[str, list[tuple[str, str, np.ndarray, np.ndarray]]]]:
-    """Return run → video → (subject, person, scores, labels) of every clip, tested when its person was held out."""
-    pooled: dict[str, dict[str, list[tuple[str, str, np.ndarray, np.ndarray]]]] = defaultdict(lambda: defaultdict(list))
+    name: str, rows: list[dict[str, str]], dataset: str, encoders: Mapping[str, str], work: Path, epochs: int
+) -> Pooled:
+    """Adapt each encoder once for every person, and return what was tested."""
+    pooled: dict[tuple[str, str], dict[str, list[Tested]]] = defaultdict(lambda: defaultdict(list))
     outputs = [column for column in rows[0] if column not in ("path", "identity", "split")]
-    for person in sorted(set(PEOPLE.values())):
+    for person, (encoder, weights) in itertools.product(sorted(set(PEOPLE.values())), encoders.items()):
         file = work / f"{name}-{person}.csv"
         write_rows(file, [{**row, "split": "test" if row["identity"] == person else "train"} for row in rows])
         cfg = AdaptConfig.model_validate({
             "task": "custom", "weights": weights, "cache": str(work / "cache"), "device": "cpu", "threads": 1,
             "data": {
-                "dataset": dataset, "labels": str(file), "split": "manifest", "allow_partial": True, "max_windows": 0,
+                "dataset": dataset, "labels": str(file), "split": "manifest", "allow_partial": True,
                 "windows_per_clip": 1, "min_groups": 2,
             },
-            "probe": {"epochs": 400, "lr": 3e-3}, "finetune": {"enabled": False}, "bootstrap": 100,
+            "probe": {"epochs": 400, "lr": 3e-3}, "bootstrap": 100, "baseline": False,
+            "finetune": {
+                "enabled": epochs > 0, "epochs": max(epochs, 1), "lr": 5e-4, "layer_decay": 1.0, "head_lr": 1e-3,
+            },
         })  # fmt: skip
-        report = adapt(cfg, work / f"run-{name}-{person}")
+        report = adapt(cfg, work / f"run-{name}-{person}-{encoder}-{config_digest(cfg)[:8]}")
         for line in read_rows(report.run_dir / "video_scores.csv"):
             scores = [float(line["score"])] if "score" in line else [float(line[f"score.{o}"]) for o in outputs]
-            truth = (
-                [float(line["label"] == outputs[0])]
-                if "label" in line
-                else [float(line[f"label.{o}"]) for o in outputs]
-            )
+            truth = [line["label"] == outputs[0]] if "label" in line else [line[f"label.{o}"] == "1" for o in outputs]
             video = line["name"][:16] if name == "edits" else line["name"]
-            pooled[f"{line['mode']}-{line['init']}"][video].append(
-                (line["subject"], person, np.array(scores), np.array(truth))
-            )
+            pooled[line["mode"], encoder][video].append(Tested(person, np.array(scores), np.array(truth, float)))
     return pooled
 
 
-def row_of(name: str, rows: list[dict[str, str]], pooled: Mapping[str, Mapping[str, list]]) -> str:
+def row_of(name: str, rows: list[dict[str, str]], mode: str, pooled: Pooled) -> str:
     """Return one line of the table: both AUCs, and their difference with its interval."""
     columns = [column for column in rows[0] if column not in ("path", "identity", "split")]
     task = TaskSpec(name, "multilabel", tuple(columns), lambda labels: None, "")
     key = "macro_auc" if len(columns) > 1 else "auc"
-    videos = sorted(pooled["LP-pretrained"])
+    videos = sorted(pooled[mode, "pretrained"])
 
     def areas(chosen: list[str]) -> np.ndarray:
         found = []
-        for run in ("LP-pretrained", "LP-random"):
-            clips = [clip for video in chosen for clip in pooled[run][video]]
-            found.append(figures(task, np.stack([c[2] for c in clips]), np.stack([c[3] for c in clips]))[key])
+        for encoder in ("pretrained", "random"):
+            clips = [clip for video in chosen for clip in pooled[mode, encoder][video]]
+            found.append(
+                figures(task, np.stack([c.scores_K for c in clips]), np.stack([c.truth_K for c in clips]))[key]
+            )
         return np.array(found)
 
     rng = np.random.default_rng(0)
@@ -208,10 +244,10 @@ def row_of(name: str, rows: list[dict[str, str]], pooled: Mapping[str, Mapping[s
     point = areas(videos)
     low, high = np.quantile(np.column_stack([drawn, drawn[:, 0] - drawn[:, 1]]), [0.025, 0.975], axis=0)
     cells = [f"{v:.3f} ({a:.3f} to {b:.3f})" for v, a, b in zip([*point, point[0] - point[1]], low, high, strict=True)]
-    people = len({clip[1] for clips in pooled["LP-pretrained"].values() for clip in clips})
-    clips = sum(map(len, pooled["LP-pretrained"].values()))
-    kind = "multilabel, macro" if len(columns) > 1 else "binary"
-    return f"| {name} | {kind} | {len(videos)} ({people}) | {clips} | {' | '.join(cells)} |"
+    tested = [clip for clips in pooled[mode, "pretrained"].values() for clip in clips]
+    kind = "4 labels, macro" if len(columns) > 1 else "binary"
+    people = len({clip.person for clip in tested})
+    return f"| {name} | {kind} | {mode} | {len(videos)} ({people}) | {len(tested)} | {' | '.join(cells)} |"
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

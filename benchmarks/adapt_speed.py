@@ -2,8 +2,8 @@
 
 1. Epochs per second of the linear probe on cached features over those of a probe that computes its features in every
    epoch (read, decode, encoder, head): at least 20.
-2. A fine-tuning step (encoder and head, Adam) through marlin-pytorch's encoder over the same step through ours, the same
-   weights, clips and batch: at least 1.5.
+2. A fine-tuning step (encoder and head, Adam) through marlin-pytorch's encoder over the same step through ours, the
+   same weights, clips and batch: at least 1.5.
 
 Load averages are printed beside the ratios: other work on the machine disturbs both sides.
 """
@@ -47,7 +47,7 @@ SHAPE = (
 
 
 class Theirs(nn.Module):
-    """marlin-pytorch's encoder as a user fine-tunes it: float clips in [0, 1], features averaged over tokens, a head."""
+    """marlin-pytorch's encoder as a user fine-tunes it: float clips in [0, 1], pooled features, a head."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -98,8 +98,8 @@ def probe_ratio(dataset: str, name: str, windows: int) -> None:
     train_probe(deepfake(), x[:half], y[:half], x[half:], y[half:], ProbeConfig(epochs=EPOCHS), show=False)
     epoch = (time.perf_counter() - start) / EPOCHS
     print(
-        f"linear probe, {name}, {len(x)} samples: {1 / epoch:.0f} epochs/s cached, {1 / (once + epoch):.3f} recomputing: "
-        f"× {(once + epoch) / epoch:.0f} (load {os.getloadavg()[0]:.1f})"
+        f"linear probe, {name}, {len(x)} samples: {1 / epoch:.0f} epochs/s cached, "
+        f"{1 / (once + epoch):.3f} recomputing: × {(once + epoch) / epoch:.0f} (load {os.getloadavg()[0]:.1f})"
     )
 
 
@@ -122,8 +122,8 @@ def step_ratio(name: str, rounds: int) -> None:
     their_s, our_s = (statistics.median(side[1:]) for side in seconds)
     ratios = [a / b for a, b in zip(seconds[0][1:], seconds[1][1:], strict=True)]
     print(
-        f"fine-tuning step, {name}, 2 clips: theirs {their_s:.2f} s, ours {our_s:.2f} s: × {statistics.median(ratios):.2f} "
-        f"(load {os.getloadavg()[0]:.1f})"
+        f"fine-tuning step, {name}, 2 clips: theirs {their_s:.2f} s, ours {our_s:.2f} s: "
+        f"× {statistics.median(ratios):.2f} (load {os.getloadavg()[0]:.1f})"
     )
 
 

@@ -6,16 +6,18 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flows.tables_config import TablesConfig
 from flows.tables_plan import TablesPlan, mode_of
 from flows.tables_published import TABLES, Column, Row, Table
 
 RESULT = "result.json"
+_Results = Mapping[Path, dict[str, Any] | None]
+_Failures = Mapping[Path, str]
 
 
-def write_tables(cfg: TablesConfig, plan: TablesPlan, failures: Mapping[Path, str]) -> Path:
+def write_tables(cfg: TablesConfig, plan: TablesPlan, failures: _Failures) -> Path:
     """Write ``tables.md`` from the finished runs and return its path; cells that failed say so."""
     results = {folder: _result(folder) for folder in dict.fromkeys(plan.folders.values())}
     parts = [
@@ -40,42 +42,65 @@ def _table(
     table: Table,
     cfg: TablesConfig,
     plan: TablesPlan,
-    results: Mapping[Path, dict[str, Any] | None],
-    failures: Mapping[Path, str],
+    results: _Results,
+    failures: _Failures,
 ) -> list[str]:
     lines = [f"| | {' | '.join(c.head for c in table.columns)} |", f"|---|{'---|' * len(table.columns)}"]
     for row in table.rows:
         cells = []
         for column, published in zip(table.columns, row.published, strict=True):
-            folder = plan.folders.get((row.recipe, column.task)) if row.recipe else None
-            ours = "–" if folder is None else _ours(row, column, cfg, results[folder], failures.get(folder))
+            ours = _cell(row, column, cfg, plan, results, failures)
             cells.append(f"{ours} [{_number(published, column.percent, scaled=True)}]")
         lines.append(f"| {row.label} | {' | '.join(cells)} |")
     return lines
 
 
-def _ours(row: Row, column: Column, cfg: TablesConfig, result: dict[str, Any] | None, failure: str | None) -> str:
-    if result is None:
-        return f"failed: {failure}" if failure else "not run"
+def _cell(row: Row, column: Column, cfg: TablesConfig, plan: TablesPlan, results: _Results, failures: _Failures) -> str:
+    """Return our number with its interval or spread, or why there is none."""
+    tasks = [column.task, *([column.second] if column.second else [])]
+    folders = [plan.folders[row.recipe, task] for task in tasks if row.recipe and (row.recipe, task) in plan.folders]
+    if len(folders) < len(tasks):
+        return "–"
+    found = []
+    for folder in folders:
+        if (result := results[folder]) is None:
+            return f"failed: {failures[folder]}" if folder in failures else "not run"
+        found.append(_figure(row, column, cfg, result))
+    whole = [figure for figure in found if figure is not None]
+    if len(whole) < len(found):
+        return "–"
+    value = _number(sum(figure.value for figure in whole) / len(whole), column.percent)
+    return f"{value}{whole[0].spread if len(whole) == 1 else ''} {whole[0].mode}"
+
+
+class _Figure(NamedTuple):
+    """A number, what is printed of its spread, and how it was adapted."""
+
+    value: float
+    spread: str
+    mode: str
+
+
+def _figure(row: Row, column: Column, cfg: TablesConfig, result: dict[str, Any]) -> _Figure | None:
     mode = mode_of(row, column, cfg.adapt.finetune.enabled)
     if row.fraction < 1:
         few = [r for r in result["few_shot"] if r["fraction"] == row.fraction]
         best = [r for r in few if r["mode"] == mode] or few
         if not best or column.measure not in best[0]["measures"]:
-            return "–"
+            return None
         mean, spread = best[0]["measures"][column.measure]
-        return f"{_number(mean, column.percent)} ± {_number(spread, column.percent)} {best[0]['mode']}"
+        return _Figure(mean, f" ± {_number(spread, column.percent)}", best[0]["mode"])
     found = next((r for r in result["rows"] if r["mode"] == mode), None)
     if found is None or column.measure not in found["measures"]:
-        return "–"
+        return None
     figure = found["measures"][column.measure]
-    interval = ""
-    if figure["low"] is not None:
-        interval = f" ({_number(figure['low'], column.percent)}–{_number(figure['high'], column.percent)})"
-    return f"{_number(figure['value'], column.percent)}{interval} {mode}"
+    if figure["low"] is None:
+        return _Figure(figure["value"], "", mode)
+    interval = f" ({_number(figure['low'], column.percent)}–{_number(figure['high'], column.percent)})"
+    return _Figure(figure["value"], interval, mode)
 
 
-def _sources(plan: TablesPlan, results: Mapping[Path, dict[str, Any] | None]) -> list[str]:
+def _sources(plan: TablesPlan, results: _Results) -> list[str]:
     lines = ["| row | task | configuration | dataset, version | weights | run |", "|---|---|---|---|---|---|"]
     for (recipe, task), folder in plan.folders.items():
         if (result := results[folder]) is None:

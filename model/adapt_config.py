@@ -35,10 +35,11 @@ class AdaptDataConfig(BaseConfig):
     """Task deepfake: test on the fakes of this method alone and train on those of all others (cross-manipulation)."""
     draws: int = Field(default=1, ge=1, le=64)
     """Self-blends of each training and validation window that the linear probe sees; testing always uses one."""
-    max_windows: int = Field(default=256, ge=0)
+    max_windows: int = Field(default=0, ge=0)
     """Most windows taken from the dataset, spread evenly over its clips; 0 takes all."""
     windows_per_clip: int = Field(default=2, ge=1, le=64)
-    """Windows of 16 frames taken from one clip, evenly spread over its frames."""
+    """Windows of 16 frames (at stride 2) taken from one clip, evenly spread over its frames; two cover a clip of 64
+    frames without gap or overlap, so a video's score comes from sliding windows over all of it."""
     split: Literal["auto", "manifest", "video", "time"] = "auto"
     """``manifest`` uses the dataset's own train/val/test; ``video`` holds out whole videos (whole people where they
     are known); ``time`` cuts each video into an earlier and a later part; ``auto`` takes the first that works."""

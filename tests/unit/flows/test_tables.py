@@ -84,3 +84,22 @@ def test_our_number_stands_beside_the_published_one_with_what_is_behind_it(tmp_p
     assert "not run [" in text
     assert "`cccccccccccc` | d, 3 | `wwwwwwwwwwww`" in text
     assert "- A sentence." in text
+
+
+def test_the_overall_accuracy_is_the_mean_of_appearance_and_action(tmp_path):
+    data = {task: {"dataset": "d"} for task in ("appearance", "action")}
+    cfg = _config(tmp_path, tables=["attributes"], data=data)
+    plan = plan_tables(cfg)
+    for task, value in (("appearance", 0.9), ("action", 0.96)):
+        folder = plan.folders[MARLIN, task]
+        folder.mkdir(parents=True)
+        figure = {"value": value, "low": None, "high": None}
+        rows = [{"mode": mode, "measures": {"accuracy": figure}} for mode in ("LP", "FT")]
+        result = {
+            "rows": rows, "few_shot": [], "notes": [], "config_digest": "c", "dataset": "d", "version": 3,
+            "weights_sha256": "",
+        }  # fmt: skip
+        (folder / "result.json").write_text(json.dumps(result))
+    text = write_tables(cfg, plan, {}).read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| MARLIN (LP)"))
+    assert line.endswith("| 93.00 LP [93.57] |")

@@ -17,7 +17,7 @@ def test_real_and_fake():
         read({"label": "maybe"})
 
 
-def test_attributes_keep_the_order_of_the_dataset_and_leave_the_other_group_alone():
+def test_attributes_are_read_in_the_order_of_the_labels_and_leave_the_other_group_alone():
     labels = {"appearance.young": 1, "appearance.bald": 0, "action.smile": 1, "emotion": "happy"}
     task = appearance([{}, labels])
     assert (task.outputs, task.read(labels)) == (("young", "bald"), (1.0, 0.0))
