@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from flows.licences import COMMERCIAL
 from infra.config import BaseConfig
 from model.adapt_config import AdaptConfig
 from model.extract_config import ExtractConfig
@@ -47,7 +48,7 @@ class ImproveConfig(BaseConfig):
     """When the candidate is not worse."""
     commercial_use: bool = False
     """Promote only what no non-commercial part stands behind."""
-    commercial_licences: tuple[str, ...] = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "CC-BY-4.0", "MIT")
+    commercial_licences: tuple[str, ...] = COMMERCIAL
     """Licences, as sources and weights state them, that commercial use is allowed under; every other one is not."""
 
 
@@ -76,5 +77,5 @@ class RegistryConfig(BaseConfig):
     """The reason, in one sentence; it stays in the registry."""
     commercial_use: bool = False
     """Refuse to promote what a non-commercial part stands behind."""
-    commercial_licences: tuple[str, ...] = ImproveConfig.model_fields["commercial_licences"].default
+    commercial_licences: tuple[str, ...] = COMMERCIAL
     """As in the settings of the flow ``improve``."""

@@ -36,6 +36,7 @@ from flows.improve import improve_flow
 from flows.ingest import ingest_flow
 from flows.notify import forget_webhook, store_webhook
 from flows.pretrain import pretrain_flow
+from flows.tables import ablation_flow
 from flows.tasks import CRAWL, GPU
 from infra.errors import ConfigError, ProjectError
 
@@ -119,6 +120,7 @@ def planned(cfg: DeployConfig) -> list[Planned]:
                   name=adaptation.task) for adaptation in cfg.adaptations),
         Planned(pretrain_flow, training, {"cfg": improve.pretrain, "runs": runs}),
         Planned(end_to_end_flow, training, {}),
+        Planned(ablation_flow, training, {}),
     ]  # fmt: skip
 
 

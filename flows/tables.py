@@ -18,6 +18,7 @@ from flows.tables_plan import Run, TablesPlan, plan_tables
 from flows.tables_report import RESULT, write_tables
 from infra.config import dump_config
 from infra.errors import ProjectError
+from infra.launcher import die_with_parent
 from model.weights import WEIGHTS_FILE
 from pipeline.dataset.reader import open_dataset
 
@@ -47,15 +48,15 @@ def run_cell(run: Run, gpu: str) -> Path:
     command = [sys.executable, "-m", "flows.cli", run.command, "--config", str(settings), "--run", str(run.folder)]
     environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})}
     with (run.folder / LOG).open("ab") as log:
-        code = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False).returncode
-    if code:
+        done = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False, preexec_fn=die_with_parent)
+    if done.returncode:
         said = (run.folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise CellError(said[-1].removeprefix("marlin: ") if said else f"it ended with code {code}")
+        raise CellError(said[-1].removeprefix("marlin: ") if said else f"it ended with code {done.returncode}")
     return run.folder
 
 
-@flow(name="tables", log_prints=False)
-def tables(cfg: TablesConfig) -> Path:
+@flow(name="ablation", flow_run_name="tables into {cfg.work}", log_prints=False)
+def ablation_flow(cfg: TablesConfig) -> Path:
     """Fill the tables and return the page. A cell that fails leaves the others alone and can be run again.
 
     Raises:
@@ -98,7 +99,7 @@ def pinned(cfg: TablesConfig) -> TablesConfig:
 def run_tables(cfg: TablesConfig) -> Path:
     """Run the flow with as many cells at a time as the settings say."""
     runner: Any = ThreadPoolTaskRunner(max_workers=cfg.parallel)
-    page: Path = tables.with_options(task_runner=runner)(cfg)
+    page: Path = ablation_flow.with_options(task_runner=runner)(cfg)
     return page
 
 

@@ -79,7 +79,7 @@ def launch(
         sys.executable, "-m", "torch.distributed.run", *_meeting(hosts, run_dir), f"--nproc-per-node={world_size}",
         f"--max-restarts={max_restarts}", f"--shutdown-timeout={SAVING_S}", "-m", module, *arguments,
     ]  # fmt: skip
-    child = subprocess.Popen(command, env=environment, preexec_fn=_die_with_parent)
+    child = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent)
     previous = {}
     if _is_main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -117,7 +117,8 @@ def _status(code: int, status_file: Path) -> ExitStatus:
     return ExitStatus.DONE if code == 0 else ExitStatus.LOST_RANK if code < 0 else ExitStatus.FAILED
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Have SIGTERM sent to the calling process (a child, in ``preexec_fn``) when the thread that started it ends."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
