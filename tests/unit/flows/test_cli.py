@@ -99,7 +99,11 @@ def test_overrides_win_over_options_and_arguments_and_these_over_the_file(marlin
 def test_options_reach_nested_settings(marlin):
     given = ("--mask", "tube", "--ratio", "0.75", "--seed", "3", "--print-config")
     cfg = yaml.safe_load(marlin("reconstruct", "v.mp4", *given).out)
-    assert (cfg["video"], cfg["mask"], cfg["seed"]) == ("v.mp4", {"strategy": "tube", "ratio": 0.75, "decoder_ratio": 0.0}, 3)
+    assert (cfg["video"], cfg["mask"], cfg["seed"]) == (
+        "v.mp4",
+        {"strategy": "tube", "ratio": 0.75, "decoder_ratio": 0.0},
+        3,
+    )
     cfg = yaml.safe_load(marlin("adapt", "deepfake", "--dataset", "d", "--print-config").out)
     assert (cfg["task"], cfg["data"]["dataset"]) == ("deepfake", "d")
     assert yaml.safe_load(marlin("pretrain", "d", "--print-config").out)["data"]["dataset"] == "d"
