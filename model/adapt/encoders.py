@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from model.weights import LoadedWeights, load_weights
 class EncoderChoice:
     """An encoder's shape and origin; ``build`` makes it anew each time.
 
-    ``init`` is ``pretrained`` or ``random``. ``config`` is None for baselines. ``digest`` is the weight file's sha256,
-    empty without one. ``licences`` are those of what it was trained with.
+    ``init`` is ``pretrained`` or ``random`` (then of ``seed``). ``config`` is None for baselines, ``weights`` for what
+    starts at random. ``digest`` is the weight file's sha256, empty without one. ``file`` is a baseline's state dict.
+    ``licences`` are those of what it was trained with.
     """
 
     name: str
@@ -32,27 +33,24 @@ class EncoderChoice:
     image_size: int
     digest: str
     licences: tuple[str, ...]
+    seed: int
     config: ModelConfig | None = None
     weights: LoadedWeights | None = None
-    baseline: str = ""
     file: str = ""
-    seed: int = 0
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self) -> nn.Module:
         """Return the network: uint8 clips (B, T, H, W, 3) → features (B, width)."""
-        if self.baseline:
-            return build_backbone(self.baseline, self.file, self.seed)
         if self.weights is not None:
             return pretrained_encoder(self.weights)
-        assert self.config is not None
-        return random_encoder(self.config, self.seed)
+        if self.config is not None:
+            return random_encoder(self.config, self.seed)
+        return build_backbone(self.name, self.file, self.seed)
 
     def at_random(self, seed: int) -> EncoderChoice:
         """Return the same network without its weights: what pretraining is compared with."""
-        return EncoderChoice(
-            self.name, "random", self.width, self.frames, self.image_size, "", (), self.config, None, self.baseline, "",
-            seed,
+        return replace(
+            self, init="random", digest="", licences=(), seed=seed, weights=None, file="", provenance={}
         )  # fmt: skip
 
 
@@ -65,15 +63,15 @@ def open_encoder(cfg: AdaptConfig) -> EncoderChoice:
     if cfg.backbone != "marlin":
         made = BACKBONES[cfg.backbone]
         digest = file_digest(Path(cfg.weights)) if cfg.weights else ""
+        init = "pretrained" if cfg.weights else "random"
         return EncoderChoice(
-            cfg.backbone, "pretrained" if cfg.weights else "random", made.width, FRAMES, made.image_size, digest,
-            (made.licence,), baseline=cfg.backbone, file=cfg.weights, seed=cfg.seed,
-        )  # fmt: skip
+            cfg.backbone, init, made.width, FRAMES, made.image_size, digest, (made.licence,), cfg.seed, file=cfg.weights
+        )
     weights = load_weights(cfg.weights, cfg.model or None)
-    config, told = weights.config, weights.provenance
+    shape, told = weights.config, weights.provenance
     return EncoderChoice(
-        config.name, "pretrained", config.encoder_dim, config.frames, config.image_size, weights.digest,
-        licences_of(told), config, weights, seed=cfg.seed, provenance=told,
+        shape.name, "pretrained", shape.encoder_dim, shape.frames, shape.image_size, weights.digest, licences_of(told),
+        cfg.seed, config=shape, weights=weights, provenance=told,
     )  # fmt: skip
 
 

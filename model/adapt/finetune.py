@@ -24,7 +24,7 @@ from model.adapt.objective import class_weights, probabilities
 from model.adapt.pixels import ClipPixels
 from model.adapt.plan import targets_of
 from model.adapt.samples import Draw, Window
-from model.adapt.task import TaskSpec
+from model.adapt.task import Kind, TaskSpec
 from model.adapt.variants import AsStored, SelfBlended, Variants
 from model.adapt_config import AdaptConfig
 from model.train.run_folder import FAILURE, busy, hold_run, release_run
@@ -45,7 +45,7 @@ class FinetuneJob:
     cfg: AdaptConfig
     version: int
     init: str
-    kind: str
+    kind: Kind
     width: int
     weights_K: tuple[float, ...] | None
     variants: str

@@ -265,7 +265,7 @@ class Tuner:
         for samples in self.pixels.iter_samples(draws_of(share)):
             clip_BTHWC = torch.stack([torch.from_numpy(s.frames_THWC) for s in samples]).to(device)
             targets_BJ = torch.tensor([s.target for s in samples], dtype=torch.float32, device=device)
-            loss = task_loss(self.job.kind, engine.module(clip_BTHWC), targets_BJ, self._weights_K)  # type: ignore[arg-type]
+            loss = task_loss(self.job.kind, engine.module(clip_BTHWC), targets_BJ, self._weights_K)
             sums += torch.tensor([float(loss) * len(samples), len(samples)], dtype=torch.float64, device=device)
         engine.module.train()
         dist.all_reduce(sums)
@@ -273,7 +273,7 @@ class Tuner:
 
     def _loss(self, logits_BK: Tensor, keys: tuple[str, ...]) -> Tensor:
         targets_BJ = torch.tensor([self._targets[key] for key in keys], dtype=torch.float32, device=self.engines.device)
-        return task_loss(self.job.kind, logits_BK, targets_BJ, self._weights_K)  # type: ignore[arg-type]
+        return task_loss(self.job.kind, logits_BK, targets_BJ, self._weights_K)
 
     def _mean(self, loss: Tensor) -> float:
         """Mean over ranks: the same number everywhere, so that all decide alike."""

@@ -105,6 +105,17 @@ def test_a_killed_run_goes_on_to_the_same_weights(finished, tmp_path):
     assert load_tensors(folder / BEST_FILE).keys() == classifier.state_dict().keys()
 
 
+@pytest.mark.slow
+def test_two_ranks_learn_what_one_learns(finished, tiny_weights, drawn_dataset, tmp_path):
+    """Catches ranks that see the same samples, or validation counted twice."""
+    _, choice, _, result, _ = finished
+    job, _ = _job(tiny_weights, drawn_dataset, world_size=2)
+    shared = finetune(job, _classifier(choice, bias=1.0), tmp_path / "finetune")
+    assert shared.start_val_loss == pytest.approx(result.start_val_loss, abs=1e-5)
+    for pair, alone in zip(shared.losses, result.losses, strict=True):
+        assert pair == pytest.approx(alone, abs=2e-3)
+
+
 def test_a_loss_that_is_not_finite_is_one_sentence(tiny_weights, drawn_dataset, tmp_path):
     job, choice = _job(tiny_weights, drawn_dataset)
     with pytest.raises(TrainingError, match=r"diverged in epoch 1: the loss is nan; lower finetune\.lr"):
