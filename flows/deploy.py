@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +18,7 @@ from prefect.client.schemas.actions import (
     WorkPoolCreate,
     WorkPoolUpdate,
 )
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events.schemas.automations import AutomationCore
@@ -55,6 +56,7 @@ def deploy(cfg: DeployConfig) -> list[str]:
             for name, limit in ((GPU, cfg.gpu_jobs), (CRAWL, cfg.crawls)):
                 client.upsert_global_concurrency_limit_by_name(name, limit)
             deployments = {plan.full_name: _apply(cfg, plan) for plan in planned(cfg)}
+            _keep_deployments(client, deployments.values())
             webhook = store_webhook(os.environ.get("MARLIN_WEBHOOK_URL"))
             _keep_automations(client, automations(cfg, deployments, webhook))
             return list(deployments)
@@ -70,17 +72,11 @@ def undeploy(cfg: DeployConfig) -> list[str]:
     Raises:
         ProjectError: no server answers.
     """
-    gone = []
     try:
         with get_client(sync_client=True) as client:
             _keep_automations(client, [])
             forget_webhook()
-            for plan in planned(cfg):
-                try:
-                    client.delete_deployment(client.read_deployment_by_name(plan.full_name).id)
-                    gone.append(plan.full_name)
-                except ObjectNotFound:
-                    continue
+            gone = _keep_deployments(client, [])
             for pool in cfg.pools:
                 _ignoring_absence(client.delete_work_pool, pool.name)
             for limit in (GPU, CRAWL):
@@ -173,6 +169,16 @@ def _template(pool: PoolConfig) -> dict[str, Any]:
     if not isinstance(tree, dict) or not {"job_configuration", "variables"} <= tree.keys():
         raise ConfigError(f"the template {pool.template} has no job_configuration and variables; see infra/deploy")
     return tree
+
+
+def _keep_deployments(client: SyncPrefectClient, wanted: Collection[UUID]) -> list[str]:
+    """Delete those of ours that are not wanted (any more), and return their names."""
+    ours = client.read_deployments(deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])))
+    gone = [found for found in ours if found.id not in wanted]
+    names = [f"{client.read_flow(found.flow_id).name}/{found.name}" for found in gone]
+    for found in gone:
+        client.delete_deployment(found.id)
+    return names
 
 
 def _keep_automations(client: SyncPrefectClient, wanted: Sequence[AutomationCore]) -> None:

@@ -58,9 +58,9 @@ def _attempt(cfg: ImproveConfig, registry: Registry) -> Attempt | Idle:
     storage = open_storage(cfg.pretrain.data.dataset)
     begun = registry.attempt()
     if begun is not None:
-        if isinstance(read_version(storage, begun.dataset_version), DatasetVersion):
+        if begun.dataset == storage.uri and isinstance(read_version(storage, begun.dataset_version), DatasetVersion):
             return begun
-        registry.end()  # its version was taken down: what was learnt from it must not go on
+        registry.end()  # it was taken down, and what is being learnt from it must not go on; or the dataset is another
     if not list_versions(storage):
         return Idle(f"{storage.uri} holds no version yet")
     newest = newest_version(storage)

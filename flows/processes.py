@@ -17,7 +17,7 @@ from infra.errors import ProjectError
 
 POLL_S = 0.2
 GRACE_S = 20.0
-"""Seconds from SIGTERM to SIGKILL."""
+"""Seconds from SIGTERM to what follows it: SIGTERM for the children that are left, and then SIGKILL."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,9 @@ class Keeper:
         process = self.running(name)
         if process is not None:
             family = [process, *process.children(recursive=True)]
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()
-            _, alive = psutil.wait_procs(family, timeout=GRACE_S)
-            for left in alive:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    left.kill()
-            psutil.wait_procs(alive, timeout=GRACE_S)
+            alive = _told(psutil.Process.terminate, [process], family)
+            alive = _told(psutil.Process.terminate, alive, alive)  # flow runs that their worker left: training saves
+            _told(psutil.Process.kill, alive, alive)
         (self._folder / f"{name}.json").unlink(missing_ok=True)
         return process is not None
 
@@ -95,3 +91,14 @@ class Keeper:
         told = json.dumps({"pid": process.pid, "created": process.create_time()})
         (self._folder / f"{part.name}.json").write_text(told)
         return process
+
+
+def _told(
+    order: Callable[[psutil.Process], None], targets: Sequence[psutil.Process], family: Sequence[psutil.Process]
+) -> list[psutil.Process]:
+    """Give an order to some processes, wait, and return which of the family are left."""
+    for target in targets:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            order(target)
+    _, alive = psutil.wait_procs(family, timeout=GRACE_S)
+    return alive

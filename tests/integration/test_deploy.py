@@ -80,6 +80,9 @@ def test_a_change_changes_only_what_it_concerns(server, cfg):
     assert registered(server) == before
     ingest = server.read_deployment_by_name("ingest/marlin")
     assert [schedule.schedule.cron for schedule in ingest.schedules] == ["30 3 * * *"]
+    deploy(cfg.model_copy(update={"adaptations": ()}))
+    assert before.keys() - registered(server).keys() == {name for name in before if "deepfake" in name}
+    deploy(changed)
     (crashed,) = server.read_automations_by_name(f"{PREFIX}ingest crashed")
     assert crashed.actions[0].schedule_after.total_seconds() == 90
 

@@ -69,7 +69,7 @@ class Platform:
                 "adapt": {
                     "task": "deepfake", "baseline": False, "pictures": 0, "finetune": {"enabled": False},
                     "probe": {"epochs": 5},
-                    "data": {"max_windows": 16, "windows_per_clip": 16, "split": "time", "gap_frames": 0},
+                    "data": {"max_windows": 64, "windows_per_clip": 16, "split": "time", "gap_frames": 0},
                 },
             },
         }  # fmt: skip
