@@ -67,14 +67,16 @@ class AdaptDataConfig(BaseConfig):
 class ProbeConfig(BaseConfig):
     """Linear probe on frozen pooled features (METHOD section 9), full batch: the features are computed once."""
 
-    epochs: int = Field(default=500, ge=1)
-    """Passes over the training features; one optimiser step each."""
+    epochs: int = Field(default=2000, ge=1)
+    """Passes over the training features; one optimiser step each, and the best of them is kept. Pretrained features lie
+    near few directions, which takes them longer than features of a random encoder; an epoch takes about a ms."""
     lr: float = Field(default=1e-3, gt=0)
     """Adam's learning rate. METHOD's 1e-4 is for hundreds of steps an epoch; here an epoch is one step."""
     betas: tuple[float, float] = (0.5, 0.9)
     """Adam's betas."""
-    patience: int = Field(default=7, ge=1)
-    """Epochs without a better validation loss before the learning rate is halved."""
+    patience: int = Field(default=100, ge=1)
+    """Epochs without a better validation loss before the learning rate is halved. METHOD's 7 is for epochs of hundreds
+    of steps: with one step an epoch it froze probes on pretrained features before they had learnt anything."""
     standardise: bool = True
     """Bring each feature to mean 0 and standard deviation 1 with the training side's statistics (folded into the
     head afterwards). Pooled features differ by orders of magnitude between dimensions; without it Adam crawls."""

@@ -124,3 +124,22 @@ def test_a_rare_class_is_not_ignored():
     assert recall[True] > 0.7 > 0.3 > recall[False]
     assert class_weights(TASK, y).tolist() == pytest.approx([19])
     assert class_weights(plain, y) is None
+
+
+def test_the_defaults_outlast_a_direction_that_misleads_at_first():
+    """Catches a plateau counted in steps: a rate that was halved every seven of them was nothing before it had learnt.
+
+    Features lie near one direction, which leans to the labels in training and away from them in validation; until the
+    true directions are found, validation gets worse.
+    """
+    rng = np.random.default_rng(0)
+
+    def draw(count, lean):
+        y = rng.integers(0, 2, (count, 1)).astype(np.float32)
+        x = rng.normal(0, 1, (count, 1)) + lean * (2 * y - 1) + 0.05 * rng.normal(0, 1, (count, 24))
+        x[:, :4] += 0.5 * y
+        return x.astype(np.float32), y
+
+    (train, y), (val, val_y), (test, test_y) = draw(80, 0.15), draw(40, -0.15), draw(200, -0.15)
+    found = train_probe(TASK, train, y, val, val_y, ProbeConfig(), show=False)
+    assert _auc(head_scores("binary", found.head, test)[:, 0], test_y[:, 0]) > 0.95
