@@ -44,7 +44,8 @@ def test_better_passes_and_worse_does_not(tmp_path, kind):
 def test_the_same_scores_pass_and_chance_alone_does_not(tmp_path):
     """Catches an unpaired bootstrap, in which an encoder would be refused against itself."""
     one = write_run(tmp_path / "one", 1.0)
-    assert compare(one, one, GateConfig()).scores["difference_low"] == 0
+    same = compare(one, one, GateConfig())
+    assert (same.passed, same.scores["difference_low"]) == (True, 0)
     assert compare(one, one, GateConfig(tolerance=0)).passed
     unsure = compare(write_run(tmp_path / "other", 1.0, seed=1), one, GateConfig())
     assert unsure.scores["difference_low"] < unsure.scores["candidate_auc"] - unsure.scores["live_auc"]
