@@ -149,7 +149,7 @@ def one_rank_engines(cfg: ModelConfig, batch: int):
     torch.manual_seed(0)
     return build_engines(
         build_mae(cfg), build_discriminator(cfg), device=device, optim=OptimConfig(), micro_batch=batch,
-        accumulation=1, precision="fp32",
+        accumulation=1, precision="fp32", zero_stage=0,  # one rank has nobody to share states with
     )  # fmt: skip
 
 
