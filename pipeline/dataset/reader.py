@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from infra.errors import CorruptShardError, DatasetError, StorageError
 from infra.storage import Storage, open_storage
@@ -30,6 +28,7 @@ from pipeline.dataset.sample import meta_from_bytes, regions_from_bytes
 from pipeline.dataset.tar import unpack
 from pipeline.dataset.versions import DatasetVersion, ShardEntry, latest_version, load_version
 from pipeline.rows import ClipMeta
+from pipeline.tables import read_table
 
 CACHED_MANIFESTS = 256
 
@@ -140,8 +139,8 @@ class DatasetReader:
 
 def table_from_bytes(data: bytes, columns: pa.Schema, where: str) -> pa.Table:
     """Return a table of clips or of videos; CorruptShardError, which names ``where``, when it is none."""
-    try:  # one thread: pyarrow 26 may abort at exit when its pool is still starting ("terminate called …", code 134)
-        table = pq.read_table(io.BytesIO(data), use_threads=False)
+    try:
+        table = read_table(data)
     except (pa.ArrowException, OSError) as error:
         raise CorruptShardError(f"{where} is no parquet table: {error}") from error
     if table.schema.names != columns.names:

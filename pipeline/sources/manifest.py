@@ -81,7 +81,7 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         _check_columns(file.schema_arrow.names)
         number = 0
         for batch in file.iter_batches(batch_size=4096, use_threads=False):

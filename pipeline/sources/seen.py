@@ -22,6 +22,7 @@ from infra.storage import Storage
 from pipeline.dataset.format import SCHEMA
 from pipeline.rows import ListedVideo
 from pipeline.sources.addresses import place_identity
+from pipeline.tables import read_table
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def forget(storage: Storage, digests: Collection[str]) -> None:
     """Take every row that holds one of the digests out of the caches under ``seen/``, for a takedown."""
     gone = pa.array(sorted(digests), pa.string())
     for key in storage.list(SEEN_PREFIX):
-        table = pq.read_table(io.BytesIO(storage.read(key)), use_threads=False)
+        table = read_table(storage.read(key))
         kept = table
         for field in table.schema:
             if pa.types.is_string(field.type):
@@ -106,8 +107,8 @@ def cached_bytes(rows: list[tuple[Any, ...]], columns: pa.Schema, metadata: dict
 
 def read_cached(storage: Storage, key: str, columns: pa.Schema) -> pa.Table | None:
     """Return a cache file's table; None, with a warning, when it is damaged or of another schema."""
-    try:  # one thread: pyarrow 26 may abort at exit when its pool is still starting
-        table = pq.read_table(io.BytesIO(storage.read(key)), use_threads=False)
+    try:
+        table = read_table(storage.read(key))
     except (StorageError, pa.ArrowException, OSError, ValueError) as error:
         logger.warning("%s/%s is left out: it cannot be read (%s)", storage.uri, key, error)
         return None

@@ -117,8 +117,9 @@ class WebServer:
             return None
         for offset in range(0, len(body), 1000 if page.stall_s else max(len(body), 1)):
             time.sleep(page.stall_s)
-            request.wfile.write(body[offset : offset + 1000] if page.stall_s else body)
-        self.sent[request.path] += len(body)
+            part = body[offset : offset + 1000] if page.stall_s else body
+            self.sent[request.path] += len(part)  # before they are sent: whoever has them may look
+            request.wfile.write(part)
         if not page.length:
             request.close_connection = True
         return None
