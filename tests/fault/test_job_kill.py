@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -39,10 +40,23 @@ class Cancelled(BaseException):
     """What Prefect raises in a flow run that is cancelled."""
 
 
-def family() -> list[psutil.Process]:
-    """All that runs for the job; Python's resource tracker is this process's own, and stays."""
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if not any("resource_tracker" in word for word in child.cmdline())]
+@pytest.fixture
+def family() -> Callable[[], list[psutil.Process]]:
+    """All that runs for the job: not what other tests of this process started, nor Python's resource tracker."""
+    others = set(psutil.Process().children(recursive=True))
+
+    def runs() -> list[psutil.Process]:
+        children = set(psutil.Process().children(recursive=True)) - others
+        return [child for child in children if not _is_tracker(child)]
+
+    return runs
+
+
+def _is_tracker(process: psutil.Process) -> bool:
+    try:
+        return any("resource_tracker" in word for word in process.cmdline())
+    except psutil.NoSuchProcess:
+        return True
 
 
 def left_of(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -51,7 +65,7 @@ def left_of(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_a_cancelled_training_saves_and_leaves_no_rank(tmp_path):
+def test_a_cancelled_training_saves_and_leaves_no_rank(tmp_path, family):
     """Catches ranks that train on beside the run that takes their place, and a cancel that costs a thousand steps."""
     cfg = small_config(face_dataset(tmp_path / "set"), "checkpoint.every_steps=1000", "optim.total_clips=4000")
     run, met = tmp_path / "run", []
@@ -90,7 +104,7 @@ def test_a_flow_run_killed_in_training_leaves_nothing_and_goes_on(tmp_path):
     assert steps == list(range(1, 61))
 
 
-def test_a_cancelled_ingest_stops_its_ray_and_goes_on(tmp_path, sample_videos, monkeypatch):
+def test_a_cancelled_ingest_stops_its_ray_and_goes_on(tmp_path, sample_videos, monkeypatch, family):
     """Catches a Ray cluster that nobody owns any more, with its workers and its memory."""
     (tmp_path / "videos").mkdir()
     for name in ("single_face.mp4", "face_noface.mov"):
