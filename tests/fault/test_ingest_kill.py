@@ -93,9 +93,10 @@ def test_kill_9_of_workers_while_they_work_changes_nothing(
     assert driver.reaches(_any(out, "plan.json"))
     pid = driver.process.pid
     assert driver.reaches(lambda: _kill_one(pid, "infra.sandbox"))  # a decoding child, by its command line
+    # Ray actors, by their titles; the first is at work for certain, since its child has just died under it
+    assert driver.reaches(lambda: _kill_one(pid, "TrackFaces"))
     assert driver.reaches(_any(out, "work/*/*.outcome.json"))
-    for stage in ("TrackFaces", "ParseRegions"):  # Ray actors, by their titles
-        assert driver.reaches(lambda stage=stage: _kill_one(pid, stage))
+    assert driver.reaches(lambda: _kill_one(pid, "ParseRegions"))
     code, said = driver.finish()
     assert code == 0, said
     assert said.count("Ray lost a worker") >= 1
