@@ -39,12 +39,14 @@ def test_the_face_side_is_the_mean_of_width_and_height():
 
 
 def test_a_fade_from_black_counts_for_as_long_as_it_lasts():
-    """Bug caught: key frames lie closer where pictures change, so four dark frames outvoted sixteen good ones."""
+    """Bug caught: key frames lie closer where pictures change, so nine dark frames outvoted eleven good ones."""
     boxes = np.tile(np.array([[0, 0, 100, 100]], np.float32), (20, 1))
     track = FaceTrack(0, 0, boxes, boxes, np.zeros((20, 5, 2), np.float32), np.full(20, 0.9, np.float32))
-    key_frames = [(frame, NONE) for frame in (0, 1, 2, 3, 19)]
-    quality = [[(50.0, 5.0)]] * 3 + [[(50.0, 100.0)]] * 2
-    chain = [Sighting(position, 0) for position in range(5)]
-    assert filter_reason(track, chain, key_frames, quality, TrackConfig()) is None
-    assert filter_reason(track, chain, key_frames, [[(50.0, 5.0)]] * 4 + [[(50.0, 100.0)]], TrackConfig()) is None
-    assert filter_reason(track, chain, key_frames, [[(50.0, 5.0)]] * 5, TrackConfig()) is FilterReason.EXPOSURE
+    key_frames = [(frame, NONE) for frame in (*range(9), 19)]
+    chain = [Sighting(position, 0) for position in range(10)]
+
+    def judged(last: float) -> FilterReason | None:
+        return filter_reason(track, chain, key_frames, [[(50.0, 5.0)]] * 9 + [[(50.0, last)]], TrackConfig())
+
+    assert judged(100.0) is None  # the mean of the key frames is 14.5, that of the frames 33.5
+    assert judged(5.0) is FilterReason.EXPOSURE
