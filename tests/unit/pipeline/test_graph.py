@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -88,3 +89,17 @@ def test_losses_without_progress_come_to_an_end(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(ProjectError, match=r"lost its workers 4 times .* run the same command again"):
         list(graph.treat_videos(PLANNED, IngestConfig(), "r", open_storage(str(tmp_path))))
     assert runs == [9] * 4
+
+
+def test_only_rays_own_terminal_handlers_are_silenced() -> None:
+    """Bug caught: a test runner's or a service's handlers on Ray Data's logger, deaf for the rest of the process."""
+    logger, ours = logging.getLogger("ray.data"), logging.StreamHandler()
+    logger.addHandler(ours)
+    try:
+        graph._prepare()
+        rays = [handler for handler in logger.handlers if type(handler).__module__ == "ray._private.log"]
+        assert rays
+        assert {handler.level for handler in rays} == {logging.CRITICAL}
+        assert ours.level == logging.NOTSET
+    finally:
+        logger.removeHandler(ours)
