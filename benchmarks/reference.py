@@ -31,9 +31,9 @@ class ReferenceStep:
     gradient thrown away. Clips come as floats in [0, 1].
     """
 
-    def __init__(self, cfg: ModelConfig) -> None:
-        self._generator = reference_network(cfg.name)
-        self._discriminator = MLP([cfg.patch_values, 4 * cfg.decoder_dim, 1], build_activation=nn.LeakyReLU)
+    def __init__(self, cfg: ModelConfig, device: str = "cpu") -> None:
+        self._generator = reference_network(cfg.name).to(device)
+        self._discriminator = MLP([cfg.patch_values, 4 * cfg.decoder_dim, 1], build_activation=nn.LeakyReLU).to(device)
         self._g_optimizer, self._d_optimizer = (
             torch.optim.AdamW(network.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.0)
             for network in (self._generator, self._discriminator)

@@ -24,9 +24,9 @@ from model.masking import decoder_targets, make_mask, target_tokens, visible_tok
 from model.nets.config import ModelConfig, model_config
 from model.nets.factory import build_discriminator, build_mae
 from model.nets.flops import step_flops
-from model.train.engines import build_engines, init_distributed
+from model.train.engines import Engines, build_engines, init_distributed
 from model.train.step import pretrain_step
-from model.train_config import AdversarialConfig, OptimConfig
+from model.train_config import AdversarialConfig, OptimConfig, Precision
 
 PEAK_FLOOR, PEAK_AIM, MEMORY_CEILING = 0.7, 0.9, 0.6
 CASES = {"marlin_vit_base": 2, "marlin_vit_small": 4}
@@ -135,8 +135,10 @@ def our_step(cfg: ModelConfig, decoder_ratio: float = 0.0) -> Callable[[], objec
     return lambda: pretrain_step(engines, [batch], AdversarialConfig())
 
 
-def one_rank_engines(cfg: ModelConfig, batch: int):
-    """Return both engines as a run of one rank in fp32 has them."""
+def one_rank_engines(
+    cfg: ModelConfig, batch: int, *, precision: Precision = "fp32", zero_stage: int = 0, compiled: bool = False
+) -> Engines:
+    """Return both engines as a run of one rank has them; stage 0, since one rank has nobody to share states with."""
     if not torch.distributed.is_initialized():
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -149,7 +151,7 @@ def one_rank_engines(cfg: ModelConfig, batch: int):
     torch.manual_seed(0)
     return build_engines(
         build_mae(cfg), build_discriminator(cfg), device=device, optim=OptimConfig(), micro_batch=batch,
-        accumulation=1, precision="fp32", zero_stage=0,  # one rank has nobody to share states with
+        accumulation=1, precision=precision, zero_stage=zero_stage, compiled=compiled,
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from infra.errors import ConfigError, WeightsError
 from model.clip_stream import plan_video, window_stream
 from model.nets.decoder import Decoder
 from model.nets.factory import build_encoder, build_mae
-from model.nets.patch_embed import patchify, to_unit_range
+from model.nets.patch_embed import patchify, token_indices
 from model.online import fetch_model, online_folder, register_model_from_yaml, registered_shape
 from model.weights import LoadedWeights, known_name, load_weights
 from pipeline.config import EmbeddedFaces, Faces, FacexlibFaces, LimitConfig, TrackConfig
@@ -131,9 +131,10 @@ class Marlin(nn.Module):
         is_masked_BL = ~mask.bool()
         if len(is_masked_BL.sum(dim=1).unique()) != 1:
             raise ValueError("mask must show as many tokens of every clip")
-        patches_BLP = patchify(to_unit_range(x), self.config.tubelet, self.config.patch_size)
-        visible_BVD = self.encoder.encode_patches(patches_BLP, is_masked_BL)
-        pred_BMP: Tensor = self.decoder(self.enc_dec_proj(visible_BVD), is_masked_BL)
+        patches_BLP = patchify(x, self.config.tubelet, self.config.patch_size)
+        visible_BV, hidden_BM = token_indices(~is_masked_BL), token_indices(is_masked_BL)
+        visible_BVD = self.encoder.encode_visible(patches_BLP, visible_BV)
+        pred_BMP: Tensor = self.decoder(self.enc_dec_proj(visible_BVD), visible_BV, hidden_BM)
         return pred_BMP
 
     def extract_features(self, x: Tensor, keep_seq: bool = True) -> Tensor:

@@ -1,6 +1,6 @@
 """The decoder: visible tokens and mask tokens in, pixels of the hidden patches out.
 
-Shapes: B clips, L tokens = V visible + M masked, P numbers in a patch, D width.
+Shapes: B clips, N tokens = V visible + M predicted, P numbers in a patch, D width.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from model.nets.blocks import Block, init_linear, run_blocks
 from model.nets.config import ModelConfig
-from model.nets.patch_embed import SinCosPositions, select_tokens
+from model.nets.patch_embed import SinCosPositions, take_tokens
 
 
 class Decoder(nn.Module):
@@ -29,14 +29,13 @@ class Decoder(nn.Module):
         init_linear(self)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
-    def forward(self, visible_BVD: Tensor, is_masked_BL: Tensor, is_target_BL: Tensor | None = None) -> Tensor:
-        """Return predictions (B, M, P) of the hidden patches, in token order.
+    def forward(self, visible_BVD: Tensor, visible_BV: Tensor, target_BM: Tensor) -> Tensor:
+        """Return predictions (B, M, P) of the patches that ``target_BM`` (indices) names, in that order.
 
-        ``is_target_BL``: the hidden tokens to predict; the others get no mask token. None predicts all of them.
+        ``visible_BV``: indices of the visible tokens. Tokens that are in neither get no mask token.
         """
-        is_target_BL = is_masked_BL if is_target_BL is None else is_target_BL
-        positions_BLD = self.pos_embedding.emb.to(visible_BVD.dtype).expand(len(visible_BVD), -1, -1)
-        hidden_BMD = self.mask_token + select_tokens(positions_BLD, is_target_BL)
-        x_BLD = torch.cat([visible_BVD + select_tokens(positions_BLD, ~is_masked_BL), hidden_BMD], dim=1)
-        x_BLD = run_blocks(self.blocks, x_BLD, self._checkpointing)
-        return self.head(self.norm(x_BLD[:, visible_BVD.shape[1] :]))
+        positions_1LD = self.pos_embedding.emb.to(visible_BVD.dtype)
+        hidden_BMD = self.mask_token + take_tokens(positions_1LD, target_BM)
+        x_BND = torch.cat([visible_BVD + take_tokens(positions_1LD, visible_BV), hidden_BMD], dim=1)
+        x_BND = run_blocks(self.blocks, x_BND, self._checkpointing)
+        return self.head(self.norm(x_BND[:, visible_BVD.shape[1] :]))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from model.nets.blocks import Block, init_linear, run_blocks
 from model.nets.config import ModelConfig
-from model.nets.patch_embed import PatchEmbedding, SinCosPositions, patchify, select_tokens, to_unit_range
+from model.nets.patch_embed import PatchEmbedding, SinCosPositions, patchify, take_tokens, to_unit_range
 
 
 class Encoder(nn.Module):
@@ -26,14 +26,15 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(cfg.encoder_dim)
         init_linear(self.blocks)
 
-    def encode_patches(self, patches_BLP: Tensor, is_masked_BL: Tensor | None = None) -> Tensor:
-        """Return normalised tokens of patches: (B, V, D) of the visible ones, or (B, L, D) without a mask."""
+    def encode_visible(self, patches_BLP: Tensor, visible_BV: Tensor) -> Tensor:
+        """Return normalised tokens (B, V, D) of the patches that ``visible_BV`` (indices) names.
+
+        ``patches_BLP`` is uint8, or floating point in [0, 1].
+        """
         dtype = self.patch_embedding.projection.weight.dtype
-        positions_BLD = self.pos_embedding.emb.to(dtype).expand(len(patches_BLP), -1, -1)
-        if is_masked_BL is not None:
-            patches_BLP = select_tokens(patches_BLP, ~is_masked_BL)
-            positions_BLD = select_tokens(positions_BLD, ~is_masked_BL)
-        return self.norm(self._blocks(self.patch_embedding(patches_BLP.to(dtype)) + positions_BLD))
+        patches_BVP = to_unit_range(take_tokens(patches_BLP, visible_BV), dtype)
+        positions_BVD = take_tokens(self.pos_embedding.emb.to(dtype), visible_BV)
+        return self.norm(self._blocks(self.patch_embedding(patches_BVP) + positions_BVD))
 
     def forward(self, clip_BCTHW: Tensor) -> Tensor:
         """Return token features (B, L, D): every token through the encoder, then LayerNorm of each.
@@ -48,7 +49,7 @@ class Encoder(nn.Module):
 
     def _all_tokens(self, clip_BCTHW: Tensor) -> Tensor:
         weight = self.patch_embedding.projection.weight
-        patches_BLP = patchify(to_unit_range(clip_BCTHW, weight.dtype), self.config.tubelet, self.config.patch_size)
+        patches_BLP = to_unit_range(patchify(clip_BCTHW, self.config.tubelet, self.config.patch_size), weight.dtype)
         return self._blocks(self.patch_embedding(patches_BLP) + self.pos_embedding.emb.to(weight.dtype))
 
     def _blocks(self, tokens_BND: Tensor) -> Tensor:

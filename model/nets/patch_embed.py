@@ -37,10 +37,17 @@ def unpatchify(patches_BLP: Tensor, grid: tuple[int, int, int], tubelet: int, pa
     )  # fmt: skip
 
 
-def select_tokens(values_BLX: Tensor, wanted_BL: Tensor) -> Tensor:
-    """Return the rows where ``wanted_BL`` is True, (B, N, X), in token order; every clip must want the same N."""
-    batch, _, width = values_BLX.shape
-    return values_BLX[wanted_BL].reshape(batch, -1, width)
+@torch.compiler.disable  # its result has as many entries as the mask says; what follows has fixed shapes
+def token_indices(wanted_BL: Tensor) -> Tensor:
+    """Return where ``wanted_BL`` is True, rising, int64 (B, N); every clip must want the same N."""
+    return wanted_BL.nonzero()[:, 1].reshape(len(wanted_BL), -1)
+
+
+def take_tokens(values_BLX: Tensor, index_BN: Tensor) -> Tensor:
+    """Return the rows (B, N, X) that ``index_BN`` names; values of one clip (1, L, X) serve all."""
+    if len(values_BLX) == 1:
+        return values_BLX[0, index_BN]
+    return values_BLX[torch.arange(len(index_BN), device=index_BN.device)[:, None], index_BN]
 
 
 class PatchEmbedding(nn.Module):

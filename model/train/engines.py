@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from infra.errors import ConfigError
+from model.losses import reconstruction_loss
 from model.train_config import OptimConfig, Precision
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,8 @@ DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfl
 class Engines:
     """The two engines, which every rank holds; ``discriminator`` is None without adversarial training.
 
-    ``device`` is where batches go, ``dtype`` what the networks compute in.
+    ``device`` is where batches go, ``dtype`` what the networks compute in; ``reconstruction_loss`` is that of
+    ``model.losses``, or what ``torch.compile`` made of it.
     """
 
     generator: Any
@@ -40,6 +42,7 @@ class Engines:
     device: torch.device
     dtype: torch.dtype
     accumulation: int
+    reconstruction_loss: Callable[[Tensor, Tensor], Tensor] = reconstruction_loss
 
     def set_learning_rate(self, rate: float, discriminator_scale: float = 1.0) -> None:
         """Set the rate of the coming step on both engines."""
@@ -134,13 +137,14 @@ def build_engines(
         accumulation: forwards per optimiser step.
         precision: what the networks compute in; master weights and moments stay fp32.
         zero_stage: 0, 1 or 2.
-        compiled: fuse the generator with ``torch.compile``; the names of its parameters stay.
+        compiled: fuse both networks with ``torch.compile``; the names of their parameters stay.
     """
     import deepspeed
 
     settings = deepspeed_settings(micro_batch, accumulation, dist.get_world_size(), precision, zero_stage)
-    if compiled:
-        generator.compile()
+    for network in (generator, discriminator):
+        if compiled and network is not None:
+            network.compile(dynamic=False)  # shapes never change; symbolic ones made kernels that fail
     wrapped: list[Any] = []
     for network in (generator, discriminator):
         if network is None:
@@ -159,7 +163,8 @@ def build_engines(
         wrapped.append(engine)
     for group in dist.distributed_c10d._world.pg_map:  # DeepSpeed makes groups that init_distributed's timeout misses
         dist.set_timeout(COLLECTIVE_TIMEOUT, group)
-    return Engines(wrapped[0], wrapped[1], device, DTYPES[precision], accumulation)
+    loss = torch.compile(reconstruction_loss, dynamic=False) if compiled else reconstruction_loss
+    return Engines(wrapped[0], wrapped[1], device, DTYPES[precision], accumulation, loss)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from model.data.batch import ClipBatch
-from model.losses import adversarial_loss, discriminator_loss, gradient_penalty, reconstruction_loss
+from model.losses import adversarial_loss, discriminator_loss, gradient_penalty
 from model.train.engines import Engines, frozen, remember
 from model.train_config import AdversarialConfig
 
@@ -118,21 +118,22 @@ def forward_generator(network: Callable[..., Any], batch: ClipBatch) -> tuple[Te
 
 def _forward(engines: Engines, batch: ClipBatch) -> _Forward:
     pred_BMP, target_BMP = forward_generator(engines.generator, batch)
-    return _Forward(pred_BMP, target_BMP, reconstruction_loss(pred_BMP, target_BMP))
+    return _Forward(pred_BMP, target_BMP, engines.reconstruction_loss(pred_BMP, target_BMP))
 
 
 def _judge(engines: Engines, forward: _Forward, cfg: AdversarialConfig) -> _Judgement:
-    """Loss of D on detached predictions, in one forward over fakes and reals; zeros without a discriminator."""
+    """Loss of D on detached predictions and on true patches; zeros without a discriminator."""
     zero = torch.zeros((), device=engines.device)
     if engines.discriminator is None:
         return _Judgement(zero, zero)
     fake_BMP, real_BMP = forward.pred_BMP.detach(), forward.target_BMP.to(forward.pred_BMP.dtype)
-    fake_scores, real_scores = engines.discriminator(torch.cat([fake_BMP, real_BMP])).chunk(2)
+    fake_scores, real_scores = engines.discriminator(fake_BMP), engines.discriminator(real_BMP)
     penalty = zero
     if cfg.gp_weight and torch.is_grad_enabled():
         # the mix comes from this rank's global generator, which is part of the checkpoint
         mix_B11 = torch.rand(len(fake_BMP), 1, 1, device=engines.device, dtype=fake_BMP.dtype)
-        penalty = gradient_penalty(engines.discriminator.module, fake_BMP, real_BMP, mix_B11)
+        judge = engines.discriminator.module.forward  # as written: what torch.compile makes has no second derivative
+        penalty = gradient_penalty(judge, fake_BMP, real_BMP, mix_B11)
     return _Judgement(discriminator_loss(fake_scores, real_scores), penalty)
 
 

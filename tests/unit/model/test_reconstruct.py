@@ -14,7 +14,7 @@ from model.masking import make_mask
 from model.nets.config import model_config
 from model.nets.factory import build_encoder, build_mae
 from model.nets.mae import Prediction
-from model.nets.patch_embed import patchify, select_tokens, to_unit_range
+from model.nets.patch_embed import patchify, take_tokens, to_unit_range, token_indices
 from model.reconstruct import (
     HIDDEN_GREY,
     draw_reconstructions,
@@ -41,7 +41,7 @@ class Oracle(nn.Module):
         self.config, self.error, self.enc_dec_proj = SHAPE, error, nn.Linear(1, 1)
 
     def forward(self, clip_BCTHW, is_masked_BL) -> Prediction:
-        target_BMP = select_tokens(patchify(to_unit_range(clip_BCTHW), 2, 16), is_masked_BL)
+        target_BMP = take_tokens(patchify(to_unit_range(clip_BCTHW), 2, 16), token_indices(is_masked_BL))
         return Prediction(target_BMP + self.error, target_BMP)
 
 

@@ -10,9 +10,10 @@ from model.nets.patch_embed import (
     PatchEmbedding,
     SinCosPositions,
     patchify,
-    select_tokens,
     sin_cos_table,
+    take_tokens,
     to_unit_range,
+    token_indices,
     unpatchify,
 )
 
@@ -45,7 +46,7 @@ def test_selected_tokens_keep_their_order():
     """Catches a gather by descending index."""
     values = torch.arange(12.0).reshape(2, 6, 1)
     wanted = torch.tensor([[1, 0, 1, 0, 0, 1], [0, 1, 1, 1, 0, 0]], dtype=torch.bool)
-    assert select_tokens(values, wanted)[..., 0].tolist() == [[0, 2, 5], [7, 8, 9]]
+    assert take_tokens(values, token_indices(wanted))[..., 0].tolist() == [[0, 2, 5], [7, 8, 9]]
 
 
 def test_bytes_become_the_unit_range_and_floats_stay():
