@@ -16,7 +16,7 @@ from infra.errors import ConfigError, CorruptShardError, DatasetError, MediaErro
 from model.data.batch import ClipSample
 from model.data.clip_cache import ClipCache, DecodedClip
 from model.data.order import ClipOrder, clip_seed
-from model.data.window import WindowPlan, mirror_regions
+from model.data.window import WindowPlan, mirror_frames, mirror_regions
 from model.masking import decoder_targets, make_mask, target_tokens, visible_tokens
 from model.nets.config import ModelConfig
 from model.train_config import MaskConfig
@@ -106,7 +106,7 @@ class ClipSource:
         draw = np.random.Philox(key=seed)
         frames_THWC, bits_Thw, key, first = self._window(unit, row, int(draw.random_raw()))
         if self._flip and draw.random_raw() & 1:
-            frames_THWC, bits_Thw = frames_THWC[:, :, ::-1], mirror_regions(bits_Thw)
+            frames_THWC, bits_Thw = mirror_frames(frames_THWC), mirror_regions(bits_Thw)
         mask, seeds_B = self._mask, torch.tensor([seed])
         is_masked_BL = make_mask(mask.strategy, _as_tensor(bits_Thw)[None], self._grid, mask.ratio, seeds_B)
         is_target_L = None

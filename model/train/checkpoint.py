@@ -67,6 +67,7 @@ def save_checkpoint(
             engine.save_checkpoint(str(temporary), tag=tag, client_state={}, save_latest=False)
         torch.save(random_state(), temporary / _rng_name(dist.get_rank()))
         add(temporary)
+        dist.barrier()  # or rank 0 would seal a folder that others still write into: ZeRO 0 waits for nobody above
     except (OSError, RuntimeError) as error:
         first = str(error).strip().partition("\n")[0]
         raise StorageError(

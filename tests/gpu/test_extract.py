@@ -41,8 +41,10 @@ def test_the_command_gives_the_features_of_the_cpu(video: Path, weights: Path, t
     """Catches windows that change their order or their pixels on the way to the GPU."""
     found = {}
     for name in ("cpu", "cuda"):
-        cfg = ExtractConfig(weights=str(weights), out=str(tmp_path / name), crop="none", device=name)
-        done = extract([video], cfg)[0]
+        cfg = ExtractConfig(
+            videos=(str(video),), weights=str(weights), out=str(tmp_path / name), crop="none", device=name
+        )
+        done = extract(cfg)[0]
         assert done.features is not None
         found[name] = np.load(done.features)
     assert found["cuda"].shape == (4, 192)

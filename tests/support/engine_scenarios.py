@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -167,7 +168,7 @@ def resume(bench: Bench, out: Path) -> dict[str, Any]:
         noise = [torch.rand(1).item() for _ in range(2)]
         bench.run(whole, range(3), PENALISED)
         folder = out / f"resume-{name}"
-        save_checkpoint(folder, whole, bench.state(3), keep_last=2)
+        save_checkpoint(folder, whole, bench.state(3), keep_last=2, add=_write_late)
         next_noise = torch.rand(3)
         found[f"uninterrupted {name}"] = bench.run(whole, range(3, STEPS), PENALISED) | {
             "noise": next_noise,
@@ -270,6 +271,13 @@ def _refusal(folder: Path, engines: Engines, digest: str) -> str:
     except CheckpointError as error:
         return str(error)
     return "no error"
+
+
+def _write_late(folder: Path) -> None:
+    """Be the slow rank: sealing must wait for the last rank's files."""
+    if dist.get_rank() == dist.get_world_size() - 1:
+        time.sleep(0.3)
+        (folder / "late").write_text("here")
 
 
 def main() -> None:

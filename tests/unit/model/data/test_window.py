@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from infra.errors import ConfigError, DatasetError
-from model.data.window import WindowPlan, mirror_regions
+from model.data.window import WindowPlan, mirror_frames, mirror_regions
 from pipeline.faces.regions import coarsen
 
 PLAN = WindowPlan(frames=16, stride=2, tubelet=2, image_size=224, grid_side=14)
@@ -65,3 +65,9 @@ def test_mirroring_twice_is_nothing_and_once_swaps_sides():
     left_eye_at_left = np.zeros((1, 1, 2), np.uint16)
     left_eye_at_left[0, 0, 0] = 1 << 4 | 1 << 2 | 1 << 6
     assert mirror_regions(left_eye_at_left)[0, 0].tolist() == [0, 1 << 5 | 1 << 3 | 1 << 6]
+
+
+def test_mirrored_frames_are_the_frames_from_right_to_left():
+    """Catches a mirror that goes upside down or swaps colours, and rows that were never written."""
+    frames_THWC = np.random.default_rng(0).integers(0, 256, (3, 8, 6, 3), dtype=np.uint8)
+    assert (mirror_frames(frames_THWC) == frames_THWC[:, :, ::-1]).all()
