@@ -68,11 +68,11 @@ class ClipBatch(NamedTuple):
         )
 
 
-def collate(samples: Sequence[ClipSample]) -> ClipBatch:
-    """Stack samples; clips stay uint8."""
+def collate(samples: Sequence[ClipSample], clips_BTHWC: Tensor | None = None) -> ClipBatch:
+    """Stack samples; clips stay uint8. ``clips_BTHWC``: their clips, where somebody has stacked them already."""
     targets = [sample.is_target_L for sample in samples if sample.is_target_L is not None]
     return ClipBatch(
-        torch.stack([sample.clip_THWC for sample in samples]),
+        torch.stack([sample.clip_THWC for sample in samples]) if clips_BTHWC is None else clips_BTHWC,
         torch.stack([sample.is_masked_L for sample in samples]),
         tuple(sample.key for sample in samples),
         torch.stack(targets) if targets else None,

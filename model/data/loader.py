@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 from typing import Protocol
+
+import torch
+from torch import Tensor
 
 from infra.errors import CheckpointError
 from model.data.batch import ClipBatch, ClipSample, LoaderState, collate
@@ -26,6 +30,29 @@ class SampleSource(Protocol):
     def load(self, position: int) -> ClipSample:
         """Return the sample at ``position``; called by several threads."""
         ...
+
+
+class _Share:
+    """A batch in the making. The threads put clips into one tensor, so that the training thread copies nothing.
+
+    Args:
+        clips: how many.
+        pin: put them where a GPU copies from fastest.
+    """
+
+    def __init__(self, clips: int, pin: bool) -> None:
+        self._count, self._pin, self._lock = clips, pin, Lock()
+        self.clips_BTHWC: Tensor | None = None
+        self.futures: list[Future[ClipSample]] = []
+
+    def fill(self, place: int, sample: ClipSample) -> ClipSample:
+        """Take the sample's clip in and return the sample with the clip where it lies now."""
+        with self._lock:
+            if self.clips_BTHWC is None:
+                shape = (self._count, *sample.clip_THWC.shape)
+                self.clips_BTHWC = torch.empty(shape, dtype=sample.clip_THWC.dtype, pin_memory=self._pin)
+        self.clips_BTHWC[place] = sample.clip_THWC
+        return sample._replace(clip_THWC=self.clips_BTHWC[place])
 
 
 class ClipLoader:
@@ -55,7 +82,7 @@ class ClipLoader:
         self._source, self._batch, self._rank, self._world = source, batch, rank, world
         self._read_ahead, self._pin = read_ahead, pin_memory
         self._step = 0
-        self._pending: deque[list[Future[ClipSample]]] = deque()
+        self._pending: deque[_Share] = deque()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="clip")
         assign(0, rank, world, batch)  # refuses a batch that does not divide, before any work
 
@@ -70,10 +97,13 @@ class ClipLoader:
         """
         while len(self._pending) <= self._read_ahead:
             positions = assign(self._step + len(self._pending), self._rank, self._world, self._batch)
-            self._pending.append([self._pool.submit(self._source.load, position) for position in positions])
-        batch = collate([future.result() for future in self._pending.popleft()])
+            share = _Share(len(positions), self._pin)
+            share.futures = [self._pool.submit(self._load, share, *place) for place in enumerate(positions)]
+            self._pending.append(share)
+        share = self._pending.popleft()
+        batch = collate([future.result() for future in share.futures], share.clips_BTHWC)
         self._step += 1
-        return batch._replace(clip_BTHWC=batch.clip_BTHWC.pin_memory()) if self._pin else batch
+        return batch
 
     def state_dict(self) -> LoaderState:
         """Return where the run stands. Clips read ahead and not yet handed out do not count as seen."""
@@ -110,7 +140,10 @@ class ClipLoader:
         self._drop_pending()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
+    def _load(self, share: _Share, place: int, position: int) -> ClipSample:
+        return share.fill(place, self._source.load(position))
+
     def _drop_pending(self) -> None:
         while self._pending:
-            for future in self._pending.popleft():
+            for future in self._pending.popleft().futures:
                 future.cancel()
