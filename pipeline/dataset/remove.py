@@ -21,13 +21,15 @@ from pipeline.dataset.lock import writer_lock
 from pipeline.dataset.reader import DatasetReader, table_from_bytes
 from pipeline.dataset.rewrite import is_left_out, rewrite_unit, rewritten_id
 from pipeline.dataset.takedown import read_removed, write_removed
+from pipeline.dataset.units import ShardEntry
 from pipeline.dataset.vacuum import STAGED, sweep
 from pipeline.dataset.versions import (
     DatasetVersion,
-    ShardEntry,
+    VersionRecord,
     bury_version,
     list_versions,
     live_versions,
+    load_version,
     newest_version,
     next_version,
     publish_version,
@@ -121,13 +123,17 @@ def remove_videos(
         removed = read_removed(storage) | {digest for known in meant for digest in (known.video, known.file)}
         write_removed(storage, removed)
         holding = _units_holding(storage, removed)
-        affected = {entry.unit for entry in latest.units} & holding
+        affected = holding.intersection(latest.units.column("unit"))
         forget(storage, removed)
         plan = _forget_plan(storage, removed, latest, due=latest.version + (2 if affected else 1))
         newest = _published_without(storage, latest, affected, removed, scratch) if affected else latest
-        older = [version for version in live_versions(storage) if version.version != newest.version]
-        buried = [version for version in older if any(entry.unit in holding for entry in version.units)]
-        live = [newest, *(version for version in older if version not in buried)]
+        readable = live_versions(storage)
+        buried = [
+            version
+            for version in readable
+            if version.version != newest.version and not holding.isdisjoint(_listed(storage, version))
+        ]
+        live = [version for version in readable if version not in buried]
         derived = purge_derived(
             runs,
             storage.uri,
@@ -209,10 +215,14 @@ def _ledger(storage: Storage, unit: str) -> list[dict[str, Any]]:
 def _units_holding(storage: Storage, removed: Collection[str]) -> set[str]:
     """Return the units with a video that is removed; every unit that some version lists is looked at."""
     stored = _stored_ledgers(storage)
-    lost = {entry.unit for version in live_versions(storage) for entry in version.units} - set(stored)
+    lost = {unit for version in live_versions(storage) for unit in _listed(storage, version)}.difference(stored)
     if lost:
         raise CorruptShardError(f"{storage.uri}/{videos_key(min(lost))} is absent; restore it from a copy first")
     return {unit for unit in stored if any(is_left_out(row, removed) for row in _ledger(storage, unit))}
+
+
+def _listed(storage: Storage, version: VersionRecord) -> list[str]:
+    return load_version(storage, version.version).units.column("unit")
 
 
 def _forget_plan(storage: Storage, removed: Collection[str], latest: DatasetVersion, *, due: int) -> Plan | None:
