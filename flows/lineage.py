@@ -18,6 +18,7 @@ from infra.run import RUN_FILE, RunEntry, RunRecord, find_runs, is_made_by, poss
 from infra.storage import open_storage
 from pipeline.dataset.reader import DatasetReader
 from pipeline.dataset.versions import live_versions, load_version
+from pipeline.places import named_path
 
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
 _VERSION = re.compile(r"(?:v|version )(\d+)")
@@ -57,7 +58,8 @@ class Lineage:
         Raises:
             ConfigError: there is none, or several.
         """
-        wanted = {text, file_digest(Path(text))} if Path(text).is_file() else {text, str(Path(text).absolute())}
+        path = named_path(text)
+        wanted = {text, file_digest(Path(path))} if Path(path).is_file() else {text, path}
         found = {node for node, names in self.aliases.items() if names & wanted}
         if not found and _PREFIX.fullmatch(text):
             found = {node for node, names in self.aliases.items() if any(_is_digest(name, text) for name in names)}

@@ -35,7 +35,7 @@ from pipeline.dataset.versions import (
     publish_version,
     require_dataset,
 )
-from pipeline.places import local_path
+from pipeline.places import local_path, named_path
 from pipeline.plan import Plan, Unit, read_plan, write_plan
 from pipeline.rows import SourceVideo
 from pipeline.sources.addresses import shown_place
@@ -76,8 +76,8 @@ class _Known:
     name: str
     place: str
 
-    def is_called(self, text: str) -> bool:
-        """Tell whether this is its name, or where it was taken from.
+    def is_called(self, text: str, path: str) -> bool:
+        """Tell whether this is its name, or where it was taken from; ``path`` is ``text`` as a path.
 
         Stored places hold no user, password or query values. Where values are left out, two addresses look the same,
         so such a place is called by its stored form only.
@@ -85,7 +85,7 @@ class _Known:
         if text in (self.name, self.place) or ("?" not in self.place and shown_place(text) == self.place):
             return True
         local = local_path(self.place.removeprefix("frames:"))
-        return bool(local) and str(Path(text).absolute()) == local
+        return local == path or ("/../" in local and named_path(local) == path)  # as older versions spell places
 
     @property
     def file(self) -> str:
@@ -113,6 +113,7 @@ def remove_videos(
     Raises:
         DatasetError: no version is there, another process writes the dataset, a video is not known, or a name fits
             several; nothing is changed then.
+        ConfigError: a ``file:`` URI names another machine.
         CorruptShardError: a shard or table that must be rewritten is damaged; run again once it is restored.
         StorageError: the disk or the store refuses; run again to finish.
     """
@@ -158,12 +159,13 @@ def remove_videos(
 
 def _resolve(storage: Storage, videos: Sequence[str]) -> list[_Known]:
     """Find every video that is meant; all cuts of one file count as one."""
-    digests = {text: file_digest(Path(text)) for text in videos if Path(text).is_file()}
+    paths = {text: named_path(text) for text in videos}
+    digests = {text: file_digest(Path(path)) for text, path in paths.items() if Path(path).is_file()}
     named: dict[str, set[_Known]] = {text: set() for text in videos}
     prefixed: dict[str, set[_Known]] = {text: set() for text in videos}
     for known in _known_videos(storage):
         for text in named:
-            if known.is_called(text) or digests.get(text) in (known.video, known.file):
+            if known.is_called(text, paths[text]) or digests.get(text) in (known.video, known.file):
                 named[text].add(known)
             elif _PREFIX.fullmatch(text) and (known.video.startswith(text) or known.file.startswith(text)):
                 prefixed[text].add(known)
