@@ -25,6 +25,7 @@ from typing import Any
 
 from infra.storage import LocalStorage
 from pipeline.config import FetchConfig
+from pipeline.dataset.units import Units
 from pipeline.dataset.versions import DatasetVersion, latest_version, publish_version
 from pipeline.dataset.work import write_outcome
 from pipeline.dataset.writer import write_unit
@@ -104,7 +105,7 @@ def publish(storage: LocalStorage, entries: list[Any]) -> None:
     publish_version(storage, DatasetVersion(
         version=parent.version + 1 if parent else 1, parent=parent.version if parent else None,
         created="2026-01-01T00:00:00+00:00", recipe={}, recipe_digest=RECIPE, faces="embedded", licences=(),
-        source_licence="none", units=(*(parent.units if parent else ()), *entries),
+        source_licence="none", units=(parent.units if parent else Units.of(())).extended(entries),
     ))  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from infra.storage import open_storage
 from model.adapt.report import RESULT_FILE
 from model.gate import Verdict, compare
 from model.pretrain import PretrainReport
-from pipeline.dataset.versions import DatasetVersion, list_versions, newest_version, read_version
+from pipeline.dataset.versions import VersionRecord, list_versions, newest_version, read_version
 
 
 @flow(name="improve", flow_run_name="improve {cfg.registry}", timeout_seconds=90 * DAY_S)
@@ -58,7 +58,7 @@ def _attempt(cfg: ImproveConfig, registry: Registry) -> Attempt | Idle:
     storage = open_storage(cfg.pretrain.data.dataset)
     begun = registry.attempt()
     if begun is not None:
-        if begun.dataset == storage.uri and isinstance(read_version(storage, begun.dataset_version), DatasetVersion):
+        if begun.dataset == storage.uri and isinstance(read_version(storage, begun.dataset_version), VersionRecord):
             return begun
         registry.end()  # it was taken down, and what is being learnt from it must not go on; or the dataset is another
     if not list_versions(storage):

@@ -17,7 +17,8 @@ from infra.fetch import file_digest
 from infra.run import RUN_FILE, RunEntry, RunRecord, find_runs, is_made_by, possible_paths
 from infra.storage import open_storage
 from pipeline.dataset.reader import DatasetReader
-from pipeline.dataset.versions import live_versions
+from pipeline.dataset.versions import live_versions, load_version
+from pipeline.places import named_path
 
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
 _VERSION = re.compile(r"(?:v|version )(\d+)")
@@ -57,7 +58,8 @@ class Lineage:
         Raises:
             ConfigError: there is none, or several.
         """
-        wanted = {text, file_digest(Path(text))} if Path(text).is_file() else {text, str(Path(text).absolute())}
+        path = named_path(text)
+        wanted = {text, file_digest(Path(path))} if Path(path).is_file() else {text, path}
         found = {node for node, names in self.aliases.items() if names & wanted}
         if not found and _PREFIX.fullmatch(text):
             found = {node for node, names in self.aliases.items() if any(_is_digest(name, text) for name in names)}
@@ -129,11 +131,11 @@ def _add_dataset(graph: Lineage, dataset: str, runs: list[RunRecord], text: str)
     tables: dict[str, list[tuple[str, str, str, str]]] = {}
     clips: dict[str, list[tuple[str, str]]] = {}
     for version in live_versions(storage):
-        reader = DatasetReader(storage, version)
+        reader = DatasetReader(storage, load_version(storage, version.version))
         node = _version_node(storage.uri, version.version)
-        counts = version.counts
+        counts, units = version.counts, reader.version.units.column("unit")
         graph.add(node, f"{version.why}, {counts.videos} videos, {counts.clips} clips", f"v{version.version}")
-        for unit in (entry.unit for entry in version.units):
+        for unit in units:
             if unit not in tables:
                 columns = reader.videos(unit).select(["video", "name", "place", "content"]).to_pydict().values()
                 tables[unit] = list(zip(*columns, strict=True))
@@ -142,7 +144,7 @@ def _add_dataset(graph: Lineage, dataset: str, runs: list[RunRecord], text: str)
             for digest, name, place, content in tables[unit]:
                 video = graph.add(Node("video", digest), name, name, place, content)
                 graph.link(video, node)
-        for unit in (entry.unit for entry in version.units):
+        for unit in units:
             for key, digest in clips[unit]:
                 if _is_asked(text, key, digest, graph.aliases[Node("video", digest)]):
                     clip = graph.add(Node("clip", key))

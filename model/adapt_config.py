@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from infra.config import BaseConfig
-from pipeline.config import EmbeddedFaces, Faces, TrackConfig
+from pipeline.config import EmbeddedFaces, Faces, LimitConfig, TrackConfig
 
 
 class AdaptDataConfig(BaseConfig):
@@ -185,10 +185,8 @@ class PredictConfig(BaseConfig):
     """Distance between window starts in sampled frames (every second frame): 16 has windows side by side."""
     batch: int = Field(default=4, ge=1)
     """Windows a forward pass."""
-    chunk_frames: int = Field(default=32, ge=1)
-    """Frames decoded at a time; bounds memory."""
-    max_pixels: int = Field(default=8192 * 4320, ge=1)
-    """Largest frame, in pixels; a larger video is rejected."""
+    limits: LimitConfig = LimitConfig(hold_mb=256)
+    """What the video may cost, as in ingestion; one that costs more is rejected."""
     faces: Faces = EmbeddedFaces()
     """Which detector follows the faces."""
     track: TrackConfig = TrackConfig()

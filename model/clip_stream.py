@@ -14,9 +14,8 @@ from model.window import plan_windows
 from pipeline.config import TrackConfig
 from pipeline.faces.backend import FaceDetector
 from pipeline.faces.crop import crop_square
-from pipeline.faces.filters import filter_reason
+from pipeline.faces.filters import judge_tracks
 from pipeline.faces.scan import Scan, scan_faces
-from pipeline.faces.track import build_track, link_detections
 from pipeline.media.clock import StageClock
 from pipeline.media.decode import VideoFrames
 from pipeline.rejects import RejectError
@@ -109,7 +108,7 @@ def plan_video(
     if detector is None:
         raise ValueError(f"crop={crop} looks for faces and needs a detector")
     scan = scan_faces(chunks, detector, track_cfg, hold_bytes=hold_bytes, clock=StageClock())
-    tracks = _kept_tracks(scan, info, track_cfg)
+    tracks = judge_tracks(scan, track_cfg, info.fps).kept
     if crop == "auto" and is_face_crop(scan, info):
         return WindowPlan("none", scan.frames, _whole_windows(scan.frames, cut), (), info, scan.held)
     if not scan.faces:
@@ -185,15 +184,6 @@ def _counted(
 
 def _whole_windows(count: int, cut: Callable[[int], list[list[int]]]) -> tuple[PlannedWindow, ...]:
     return tuple(PlannedWindow(None, tuple(indices)) for indices in cut(count))
-
-
-def _kept_tracks(scan: Scan, info: VideoInfo, cfg: TrackConfig) -> tuple[FaceTrack, ...]:
-    kept: list[FaceTrack] = []
-    for chain in link_detections(scan.key_frames, scan.cuts, cfg):
-        track = build_track(len(kept), chain, scan.key_frames, cfg, info.fps)
-        if filter_reason(track, chain, scan.key_frames, scan.quality, cfg) is None:
-            kept.append(track)
-    return tuple(kept)
 
 
 def _whole_frame(info: VideoInfo) -> np.ndarray:

@@ -22,12 +22,11 @@ from infra.fetch import file_digest
 from infra.paths import input_file, output_folder
 from infra.progress import Progress
 from model.adapt.encoder import pretrained_encoder
-from model.clip_stream import PlannedWindow, WindowPlan, plan_video, window_stream
+from model.clip_stream import PlannedWindow, WindowPlan
 from model.extract_config import ExtractConfig
+from model.video_windows import VideoWindows, WindowSettings
 from model.weights import load_weights
-from pipeline.faces.backend import FaceDetector, build_detector, detector_name
-from pipeline.media.decode import VideoFrames
-from pipeline.media.probe import probe
+from pipeline.faces.backend import detector_name
 from pipeline.rejects import RejectError
 
 _log = logging.getLogger(__name__)
@@ -90,9 +89,12 @@ def extract(cfg: ExtractConfig) -> list[ExtractedVideo]:
         "feature": "mean over tokens, then LayerNorm",
         "detector": detector_name(cfg.faces),
     }
-    detector = None if cfg.crop == "none" else build_detector(cfg.faces)
-    extractor = _Extractor(cfg, out, encoder, detector, weights.config.frames, weights.config.image_size, device, facts)
-    return [extractor.extract(path, stem) for path, stem in output_stems(paths, out).items()]
+    wanted = WindowSettings(
+        cfg.crop, weights.config.frames, weights.config.image_size, cfg.keep_tail, cfg.faces, cfg.track, cfg.limits
+    )
+    with VideoWindows(wanted) as videos:
+        extractor = _Extractor(cfg, out, encoder, videos, device, facts)
+        return [extractor.extract(path, stem) for path, stem in output_stems(paths, out).items()]
 
 
 def output_stems(paths: Sequence[Path], out: Path) -> dict[Path, str]:
@@ -133,14 +135,12 @@ def _owner(spans: Path) -> str | None:
 
 @dataclass(frozen=True)
 class _Extractor:
-    """What all videos of one call share. ``frames``, ``side``: length and side of a window, as the encoder has them."""
+    """What all videos of one call share."""
 
     cfg: ExtractConfig
     out: Path
     encoder: nn.Module
-    detector: FaceDetector | None
-    frames: int
-    side: int
+    videos: VideoWindows
     device: torch.device
     facts: Mapping[str, Any]
 
@@ -149,48 +149,30 @@ class _Extractor:
         npy, spans = self.out / f"{stem}.npy", self.out / f"{stem}.json"
         record: dict[str, Any] = {"video": path.name, "sha256": _digest(path), **self.facts}
         try:
-            info = probe(str(path), self.cfg.max_pixels)
-            frames = VideoFrames(str(path))
-            with Progress(f"look through {path.name}", info.frames or None, unit="frame") as progress:
-                plan = plan_video(
-                    frames,
-                    info,
-                    self.cfg.crop,
-                    detector=self.detector,
-                    track_cfg=self.cfg.track,
-                    window_frames=self.frames,
-                    keep_tail=self.cfg.keep_tail,
-                    chunk=self.cfg.chunk_frames,
-                    hold_bytes=self.cfg.hold_mb << 20,
-                    seen=progress.update,
-                )
-            features_ND = self._features(plan, frames, path.name)
+            plan = self.videos.look(path)
+            features_ND = self._features(plan, path)
         except RejectError as reject:
             npy.unlink(missing_ok=True)
             _write_json(spans, {**record, "reject": reject.reason.value, "detail": reject.detail, "windows": []})
             _log.warning("%s gives no features: %s (%s)", path, reject.reason.value, reject.detail)
             return ExtractedVideo(path, None, spans, (), None, reject.reason.value, reject.detail)
-        windows = tuple(_span(window, info.fps) for window in plan.windows)
+        windows = tuple(_span(window, plan.info.fps) for window in plan.windows)
         _write_npy(npy, features_ND)
-        record |= {"reject": None, "detail": None, "crop": plan.crop, "fps": info.fps, "frames": plan.frames}
+        record |= {"reject": None, "detail": None, "crop": plan.crop, "fps": plan.info.fps, "frames": plan.frames}
         _write_json(spans, {**record, "windows": [asdict(window) for window in windows]})
         return ExtractedVideo(path, npy, spans, windows, plan.crop, None, None)
 
-    def _features(self, plan: WindowPlan, frames: VideoFrames, name: str) -> np.ndarray:
+    def _features(self, plan: WindowPlan, path: Path) -> np.ndarray:
         """Pooled features in the order of the plan, float32 (N, D)."""
         rows: list[int] = []
         found: list[np.ndarray] = []
-        waiting: list[np.ndarray] = []
-        with Progress(f"features of {name}", len(plan.windows), unit="window") as progress:
-            for row, frames_THWC in window_stream(plan, frames, self.side, self.cfg.chunk_frames):
-                rows.append(row)
-                waiting.append(frames_THWC)
-                if len(waiting) == self.cfg.batch or len(rows) == len(plan.windows):
-                    clip_BTHWC = torch.from_numpy(np.stack(waiting)).to(self.device)
-                    with torch.inference_mode():
-                        found.append(self.encoder(clip_BTHWC).float().cpu().numpy())
-                    progress.update(len(waiting))
-                    waiting.clear()
+        with Progress(f"features of {path.name}", len(plan.windows), unit="window") as progress:
+            for windows in self.videos.batches(path, plan, self.cfg.batch):
+                rows += [window.row for window in windows]
+                clip_BTHWC = torch.from_numpy(np.stack([window.frames_THWC for window in windows])).to(self.device)
+                with torch.inference_mode():
+                    found.append(self.encoder(clip_BTHWC).float().cpu().numpy())
+                progress.update(len(windows))
         features_ND: np.ndarray = np.concatenate(found)[np.argsort(rows)]
         return features_ND
 

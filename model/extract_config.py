@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from infra.config import BaseConfig
-from pipeline.config import EmbeddedFaces, Faces, TrackConfig
+from pipeline.config import EmbeddedFaces, Faces, LimitConfig, TrackConfig
 
 
 class ExtractConfig(BaseConfig):
@@ -26,12 +26,8 @@ class ExtractConfig(BaseConfig):
     """Keep a last window that ends with the last frame; False drops what is left over, as the reference does."""
     batch: int = Field(default=4, ge=1)
     """Windows a forward pass."""
-    chunk_frames: int = Field(default=32, ge=1)
-    """Frames decoded at a time; bounds memory."""
-    hold_mb: int = Field(default=256, ge=0)
-    """Decoded frames of a video, in MiB, kept between its two passes; one that needs more is decoded twice."""
-    max_pixels: int = Field(default=8192 * 4320, ge=1)
-    """Largest frame, in pixels; a larger video is rejected."""
+    limits: LimitConfig = LimitConfig(hold_mb=256)
+    """What one video may cost, as in ingestion; one that costs more is rejected."""
     faces: Faces = EmbeddedFaces()
     """Which detector follows the faces."""
     track: TrackConfig = TrackConfig()

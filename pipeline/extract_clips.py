@@ -6,8 +6,7 @@ and by the faces in sight at a time, not by the length of the video.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -18,10 +17,9 @@ from pipeline.dataset.format import REGION_STRIDE, clip_key
 from pipeline.faces.backend import FaceDetector, build_detector, detector_name, parser_name
 from pipeline.faces.crop import blur_and_exposure, crop_square
 from pipeline.faces.duplicates import SeenClips
-from pipeline.faces.filters import face_side, filter_reason
+from pipeline.faces.filters import face_side, judge_tracks
 from pipeline.faces.labelled import labelled_boxes
-from pipeline.faces.scan import Scan, scan_faces
-from pipeline.faces.track import build_track, link_detections
+from pipeline.faces.scan import scan_faces
 from pipeline.media.audio import ClipAudio
 from pipeline.media.clock import StageClock
 from pipeline.media.encode import encode_clip
@@ -102,10 +100,8 @@ class ClipExtractor:
             )
             outcome = replace(outcome, decoded=scan.frames, faces=scan.faces)
             with clock("track"):
-                tracks, filtered, detected = self._tracks(scan, info)
-            outcome = replace(
-                outcome, tracks=len(tracks) + sum(filtered.values()), filtered=filtered, detected=detected
-            )
+                tracks, filtered, shown = judge_tracks(scan, self._cfg.track, info.fps)
+            outcome = replace(outcome, tracks=len(tracks) + sum(filtered.values()), filtered=filtered, detected=shown)
             if not tracks:
                 raise _nothing_left(outcome)
             chunks = scan.held if scan.held is not None else frames.iter_chunks(chunk)
@@ -131,28 +127,12 @@ class ClipExtractor:
         finally:
             self.outcome = replace(outcome, seconds=clock.seconds)
 
-    def _tracks(self, scan: Scan, info: VideoInfo) -> tuple[list[FaceTrack], dict[str, int], int]:
-        """Return the tracks that are kept, numbered from 0; those left out, by reason; the frames that show a face."""
-        cfg = self._cfg.track
-        kept: list[FaceTrack] = []
-        filtered: Counter[str] = Counter()
-        has_face_F = np.zeros(scan.frames, bool)
-        for chain in link_detections(scan.key_frames, scan.cuts, cfg):
-            track = build_track(len(kept), chain, scan.key_frames, cfg, info.fps)
-            has_face_F[track.start : track.end] = True
-            reason = filter_reason(track, chain, scan.key_frames, scan.quality, cfg)
-            if reason is None:
-                kept.append(track)
-            else:
-                filtered[reason.value] += 1
-        return kept, dict(sorted(filtered.items())), int(has_face_F.sum())
-
     def _audio(self, path: str, cut: Cut | None) -> ClipAudio | None:
         """The video's sound, where the recipe asks for it."""
         return ClipAudio(path, cut.start_s if cut else 0.0) if self._cfg.clip.audio else None
 
     def _crop(
-        self, chunks: Iterable[tuple[int, np.ndarray]], tracks: list[FaceTrack], clock: StageClock
+        self, chunks: Iterable[tuple[int, np.ndarray]], tracks: Sequence[FaceTrack], clock: StageClock
     ) -> Iterator[_OpenClip]:
         """Yield each clip of each track when its last frame has been cropped."""
         longest = self._cfg.clip.max_frames

@@ -22,6 +22,7 @@ from pipeline.config import IngestConfig
 from pipeline.dataset.format import PLAN_KEY, manifest_key, shard_key, videos_key
 from pipeline.dataset.lock import writer_lock
 from pipeline.dataset.takedown import read_removed
+from pipeline.dataset.units import Units
 from pipeline.dataset.versions import Counts, DatasetVersion, Licence, latest_version, publish_version
 from pipeline.dataset.work import read_outcome, write_outcome
 from pipeline.dataset.writer import read_done
@@ -191,7 +192,7 @@ def _finish_old_plan(
     if plan.version == due and plan.recipe_digest == recipe:
         logger.info("finishing the plan of an interrupted ingest: %d videos", plan.videos)
         return _carry_out(storage, cfg, plan, latest, run, metrics)
-    listed = {entry.unit for entry in latest.units} if latest else set()
+    listed = set(latest.units.column("unit")) if latest else set()
     if plan.version >= due:
         logger.warning("an unfinished plan for other settings is dropped: %d videos", plan.videos)
     for unit in plan.units:
@@ -247,7 +248,7 @@ def _carry_out(
         faces=cfg.faces.kind,
         licences=tuple(Licence.model_validate(part) for part in backend_licences(cfg.faces)),
         source_licence=cfg.source_licence,
-        units=(*(parent.units if parent else ()), *done),
+        units=(parent.units if parent else Units.of(())).extended(done),
     )
     publish_version(storage, version)
     _sweep(storage)

@@ -53,7 +53,9 @@ def read_known(storage: Storage, version: DatasetVersion | None, *, refresh: boo
     if version is None:
         return Known()
     cached = _read_cache(storage)
-    missing = [entry for entry in version.units if entry.videos_sha256 not in cached]
+    ledgers = version.units.column("videos_sha256")
+    unit_of = dict(zip(ledgers, version.units.column("unit"), strict=True))
+    missing = [ledger for ledger in unit_of if ledger not in cached]
     reader = DatasetReader(storage, version)
 
     def read(unit: str) -> list[tuple[str, str | None]]:
@@ -61,18 +63,12 @@ def read_known(storage: Storage, version: DatasetVersion | None, *, refresh: boo
         return list(zip(table["video"].to_pylist(), table["reject"].to_pylist(), strict=True))
 
     with ThreadPoolExecutor(8) as pool:
-        tables = pool.map(read, (entry.unit for entry in missing))
-        cached |= {entry.videos_sha256: rows for entry, rows in zip(missing, tables, strict=True)}
+        cached |= zip(missing, pool.map(read, (unit_of[ledger] for ledger in missing)), strict=True)
     if refresh and len(missing) > _MOST_UNCACHED:
-        ledgers = dict.fromkeys(entry.videos_sha256 for entry in version.units)
-        rows = [(ledger, video, reject) for ledger in ledgers for video, reject in cached[ledger]]
+        rows = [(ledger, video, reject) for ledger in unit_of for video, reject in cached[ledger]]
         storage.write(LEDGER_KEY, cached_bytes(rows, _COLUMNS))
     return Known(
-        {
-            video: RejectReason(reject) if reject else None
-            for entry in version.units
-            for video, reject in cached[entry.videos_sha256]
-        }
+        {video: RejectReason(reject) if reject else None for ledger in ledgers for video, reject in cached[ledger]}
     )
 
 

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from infra.errors import ConfigError
+
 FRAMES = "frames:"
 """Begins the place of a folder of frames that is one video."""
 
@@ -21,7 +23,33 @@ def locator(path: str) -> str:
 
 def local_path(place: str) -> str:
     """Inverse of ``locator``."""
-    return os.fsdecode(unquote_to_bytes(place.removeprefix("file:"))) if place.startswith("file:") else place
+    quoted = os.fsencode(place.removeprefix("file:"))
+    return os.fsdecode(unquote_to_bytes(quoted)) if place.startswith("file:") else place
+
+
+def named_path(text: str) -> str:
+    """Return the one spelling of a path that a person names, as a path or a ``file:`` URI, so that it is one place.
+
+    It is absolute, without ``.``, ``..`` or doubled slashes. Links are not followed: names and labels come from the
+    path that was given. (Only ``..`` after a link means what it means to the system: the parent of its target.)
+
+    Raises:
+        ConfigError: the URI names another machine.
+    """
+    path = text
+    if text.startswith("file:/"):
+        uri = text.removeprefix("file:")
+        host = uri[2:].partition("/")[0] if uri.startswith("//") else ""
+        if host not in ("", "localhost"):
+            raise ConfigError(f"{text} names the machine {host!r}; for a path of this machine write file:///…")
+        path = local_path("file:" + (uri[2 + len(host) :] if uri.startswith("//") else uri))
+    spelled = "/"
+    for part in os.path.join(os.getcwd(), path).split("/"):
+        if part == "..":
+            spelled = os.path.dirname(os.path.realpath(spelled) if os.path.islink(spelled) else spelled)
+        elif part not in ("", "."):
+            spelled = os.path.join(spelled, part)
+    return spelled
 
 
 def frames_place(folder: str) -> str:

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import DatasetError, ProjectError
-from infra.sandbox import Sandbox, SandboxError, SandboxMemory, SandboxTimeout
 from infra.storage import Storage
-from pipeline.config import IngestConfig
+from pipeline.config import IngestConfig, LimitConfig
 from pipeline.dataset.format import done_key, work_key
 from pipeline.dataset.tar import TarReader
 from pipeline.dataset.work import (
@@ -31,8 +30,9 @@ from pipeline.dataset.work import (
     write_outcome,
 )
 from pipeline.dataset.writer import write_unit
+from pipeline.killable import Killable
 from pipeline.rejects import RejectError
-from pipeline.requests import Extract, Measure, Parse, Ready
+from pipeline.requests import Extract, Measure, Parse
 from pipeline.rows import RejectReason, SourceVideo, VideoOutcome
 from pipeline.scratch import scratch_folder
 from pipeline.sources.local import local_copy
@@ -68,68 +68,6 @@ class FinishedVideo:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-class _Killable:
-    """A worker in a child process, with the bounds of the config; a video that ends it too often is a reject."""
-
-    def __init__(self, worker: str, kwargs: dict[str, Any], cfg: IngestConfig) -> None:
-        self._limits = cfg.limits
-        self._started = False
-        self._child = Sandbox(
-            worker,
-            kwargs,
-            memory_limit_bytes=cfg.limits.memory_mb << 20,
-            recycle_after=cfg.limits.recycle_videos,
-        )
-
-    def call(self, request: Any, *, length_s: float) -> Any:
-        """Return the worker's answer.
-
-        Raises:
-            _Lost: the request ended the child process, as often as the config allows.
-            ProjectError: the worker cannot start at all; no video is to blame.
-            Exception: what the worker raised.
-        """
-        if not self._started:
-            self._start()
-        deadline_s = self._limits.deadline_base_s + self._limits.deadline_per_s * length_s
-        try:
-            return self._attempted(request, deadline_s)
-        except SandboxError as error:
-            raise _Lost(error, self._limits.attempts) from error
-
-    def _start(self) -> None:
-        try:
-            self._attempted(Ready(), self._limits.deadline_base_s)
-        except SandboxError as error:
-            raise ProjectError(f"a worker of the ingest cannot start: {error}") from error
-        except ProjectError:
-            raise
-        except Exception as error:
-            raise ProjectError(f"a worker of the ingest cannot start: {type(error).__name__}: {error}") from error
-        self._started = True
-
-    def _attempted(self, request: Any, deadline_s: float) -> Any:
-        """Ask until the child answers, with a value or an exception, but only as often as the config allows."""
-        for attempt in range(1, self._limits.attempts):
-            try:
-                return self._child.call(request, deadline_s=deadline_s)
-            except SandboxError as error:
-                logger.warning("attempt %d of %d: %s", attempt, self._limits.attempts, error)
-        return self._child.call(request, deadline_s=deadline_s)
-
-
-class _Lost(Exception):
-    """A video took its worker process down."""
-
-    def __init__(self, error: SandboxError, attempts: int) -> None:
-        super().__init__(f"{error}; attempts: {attempts}")
-        self.reason = RejectReason.CRASHED
-        if isinstance(error, SandboxTimeout):
-            self.reason = RejectReason.TIMEOUT
-        elif isinstance(error, SandboxMemory):
-            self.reason = RejectReason.OUT_OF_MEMORY
-
-
 class TrackFaces:
     """Probe, decode, detect, link, smooth, crop and encode one video → ``work/<unit>/<video>.clips.tar``.
 
@@ -147,7 +85,7 @@ class TrackFaces:
     def __init__(self, cfg: IngestConfig, recipe: str, storage: Storage) -> None:
         self._storage = storage
         self._scratch = scratch_folder()
-        self._child = _Killable(self.worker, {"cfg": cfg, "recipe": recipe}, cfg)
+        self._child = _killable(self.worker, {"cfg": cfg, "recipe": recipe}, cfg.limits)
 
     def __call__(self, planned: PlannedVideo) -> PlannedVideo:
         """Treat one video, unless its result is there."""
@@ -188,7 +126,7 @@ class ParseRegions:
     def __init__(self, cfg: IngestConfig, storage: Storage) -> None:
         self._storage, self._clip_frames = storage, cfg.clip.max_frames
         self._scratch = scratch_folder()
-        self._child = _Killable(self.worker, {"cfg": cfg}, cfg)
+        self._child = _killable(self.worker, {"cfg": cfg}, cfg.limits)
 
     def __call__(self, planned: PlannedVideo) -> FinishedVideo:
         """Treat one video, unless it is finished."""
@@ -244,12 +182,14 @@ class WriteShard:
         return finished
 
 
+def _killable(worker: str, kwargs: dict[str, Any], limits: LimitConfig) -> Killable:
+    return Killable(worker, kwargs, limits, recycle_after=limits.recycle_videos)
+
+
 def _own_failures_reject(work: Callable[[], VideoOutcome], seen: VideoOutcome) -> VideoOutcome:
     """Return what ``work`` returns; a failure that is the video's own turns ``seen`` into a reject, others pass."""
     try:
         return work()
-    except _Lost as lost:
-        reason, detail = lost.reason, str(lost)
     except RejectError as error:
         reason, detail = error.reason, error.detail
     except DatasetError as error:  # its own result is damaged

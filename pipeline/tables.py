@@ -1,6 +1,8 @@
-"""Tables read in the calling thread."""
+"""Tables as Parquet bytes, read in the calling thread."""
 
 from __future__ import annotations
+
+import io
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,3 +18,10 @@ def read_table(data: bytes) -> pa.Table:
         pa.ArrowException, OSError: it is damaged.
     """
     return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
+
+
+def table_bytes(table: pa.Table) -> bytes:
+    """Return a table as a Parquet file; the same table gives the same bytes."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from pathlib import Path
 
 from pipeline.config import IngestConfig
 from pipeline.dataset.format import AUDIO, MAPS, META, VIDEO
@@ -13,16 +12,12 @@ from pipeline.dataset.tar import TarReader, TarWriter
 from pipeline.dataset.work import OUTCOME, outcome_from_bytes, outcome_to_bytes
 from pipeline.extract_clips import ClipExtractor
 from pipeline.faces.backend import build_parser
-from pipeline.media.probe import probe
+from pipeline.media.probe import believed_seconds
 from pipeline.parse_regions import parse_clip
-from pipeline.places import frames_folder
 from pipeline.rejects import RejectError
 from pipeline.requests import Extract, Measure, Parse, Ready
 from pipeline.rows import RejectReason, SourceVideo, VideoOutcome
 from pipeline.sources.content import content_digest
-
-_LEAST_BYTES_PER_S = 500
-"""A video with fewer bytes for a second of its stated length lies about its length."""
 
 
 class ClipWorker:
@@ -34,7 +29,7 @@ class ClipWorker:
     def __call__(self, request: Ready | Measure | Extract) -> float | VideoOutcome | None:
         """Do one request."""
         if isinstance(request, Measure):
-            return _seconds(request.path, self._max_pixels)
+            return believed_seconds(request.path, self._max_pixels)
         return self._extract(request) if isinstance(request, Extract) else None
 
     def _extract(self, request: Extract) -> VideoOutcome:
@@ -77,18 +72,6 @@ class RegionWorker:
                     regions.add(key + MAPS, regions_to_bytes(parse_clip(clips.read(name), meta, self._parser)))
             outcome = outcome_from_bytes(clips.read(OUTCOME))
         return replace(outcome, seconds={**outcome.seconds, "parse": round(time.perf_counter() - start, 3)})
-
-
-def _seconds(path: str, max_pixels: int) -> float:
-    """Length as stated, bounded by what the file's size can hold; 0 where probing fails (Extract will say why)."""
-    try:
-        info = probe(path, max_pixels)
-    except RejectError:
-        return 0.0
-    stated = info.frames / info.fps if info.fps > 0 else 0.0
-    if frames_folder(path) is not None:  # each frame was counted, none was only stated
-        return stated
-    return min(stated, Path(path).stat().st_size / _LEAST_BYTES_PER_S)
 
 
 def _check_source(video: SourceVideo, path: str) -> None:

@@ -85,13 +85,14 @@ def draw_name(draw: Draw) -> str:
 
 def features_digest(encoder: nn.Module, pixels: ClipPixels) -> str:
     """Return the sha256 of all that decides features: weights, dataset version, and what is made of a window."""
+    units = pixels.reader.version.units
     facts = {
         "revision": _REVISION,
         "weights": state_digest(encoder.state_dict()),
         "variants": pixels.variants.name,
         "seed": pixels.seed if pixels.variants.count > 1 else None,
         "image_size": pixels.image_size,
-        "units": {unit.unit: unit.tar_sha256 for unit in pixels.reader.version.units},
+        "units": dict(zip(units.column("unit"), units.column("tar_sha256"), strict=True)),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,11 +26,9 @@ from model.adapt.licences import licence_note
 from model.adapt.objective import probabilities
 from model.adapt.task import Kind
 from model.adapt_config import PredictConfig
-from model.clip_stream import WindowPlan, plan_video, window_stream
+from model.clip_stream import WindowPixels, WindowPlan
+from model.video_windows import VideoWindows, WindowSettings
 from model.weights import LoadedWeights, load_weights
-from pipeline.faces.backend import build_detector
-from pipeline.media.decode import VideoFrames
-from pipeline.media.probe import probe
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -68,7 +66,7 @@ def predict(cfg: PredictConfig) -> Prediction:
     Raises:
         ConfigError: no such video, or no such output to explain.
         WeightsError: the weights are not those of an adapted encoder.
-        RejectError: the video cannot be decoded, or shows no face.
+        RejectError: the video cannot be decoded, shows no face, or costs more than ``cfg.limits``.
     """
     video, out = input_file(cfg.video), output_folder(cfg.out)
     weights, device = load_weights(cfg.weights), pick_device(cfg.device)
@@ -76,24 +74,26 @@ def predict(cfg: PredictConfig) -> Prediction:
     if cfg.explain and cfg.explain not in task.outputs:
         raise ConfigError(f"there is no output '{cfg.explain}' to explain; there are {', '.join(task.outputs)}")
     classifier = Classifier(pretrained_encoder(weights), head_of(weights.state)).eval().to(device)
-    info = probe(str(video), cfg.max_pixels)
-    frames = VideoFrames(str(video))
-    plan = plan_video(
-        frames, info, cfg.crop, detector=None if cfg.crop == "none" else build_detector(cfg.faces), track_cfg=cfg.track,
-        window_frames=weights.config.frames, keep_tail=True, chunk=cfg.chunk_frames, stride=cfg.window_stride,
-    )  # fmt: skip
     explained = task.outputs.index(cfg.explain) if cfg.explain else None
-    scores_NK, best = _scores(cfg, classifier, task, plan, frames, weights.config.image_size, device, explained)
+    shape = weights.config
+    wanted = WindowSettings(
+        cfg.crop, shape.frames, shape.image_size, True, cfg.faces, cfg.track, cfg.limits, cfg.window_stride
+    )
+    with VideoWindows(wanted) as videos:
+        plan = videos.look(video)
+        batches = videos.batches(video, plan, cfg.batch)
+        scores_NK, best = _scores(classifier, task, plan, batches, device, explained)
+    fps = plan.info.fps
     licences = tuple(map(str, weights.provenance.get("adapted_on_licences", ("weights: not stated by the file",))))
     record = {
         "video": video.name, "sha256": file_digest(video), "task": task._asdict(), "weights_sha256": weights.digest,
-        "licences": licences, "crop": plan.crop, "fps": info.fps, "frames": plan.frames,
-        "faces": _faces(plan, scores_NK, task, info.fps),
+        "licences": licences, "crop": plan.crop, "fps": fps, "frames": plan.frames,
+        "faces": _faces(plan, scores_NK, task, fps),
     }  # fmt: skip
     path, plot = out / f"{video.stem}.json", out / f"{video.stem}.png"
     with replaced(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
-    _draw(plot, plan, scores_NK, task, info.fps)
+    _draw(plot, plan, scores_NK, task, fps)
     cam = None
     if explained is not None:
         cam = out / f"{video.stem}-cam.png"
@@ -120,32 +120,25 @@ def adapted_task(weights: LoadedWeights, path: str) -> AdaptedTask:
 
 
 def _scores(
-    cfg: PredictConfig,
     classifier: Classifier,
     task: AdaptedTask,
     plan: WindowPlan,
-    frames: VideoFrames,
-    side: int,
+    batches: Iterable[list[WindowPixels]],
     device: torch.device,
     explained: int | None,
 ) -> tuple[np.ndarray, dict[int | None, tuple[float, np.ndarray]]]:
     """Scores of all windows in the plan's order, float64 (N, K), and of each face its best window for ``explained``."""
     found: dict[int, np.ndarray] = {}
     best: dict[int | None, tuple[float, np.ndarray]] = {}
-    waiting: list[tuple[int, np.ndarray]] = []
-    for window in window_stream(plan, frames, side, cfg.chunk_frames):
-        waiting.append((window.row, window.frames_THWC))
-        if len(waiting) < cfg.batch and len(found) + len(waiting) < len(plan.windows):
-            continue
-        clip_BTHWC = torch.from_numpy(np.stack([clip for _, clip in waiting])).to(device)
+    for windows in batches:
+        clip_BTHWC = torch.from_numpy(np.stack([window.frames_THWC for window in windows])).to(device)
         with torch.inference_mode():
             scores_BK = probabilities(task.kind, classifier(clip_BTHWC)).cpu().numpy()
-        for (row, clip_THWC), scores_K in zip(waiting, scores_BK, strict=True):
+        for (row, clip_THWC), scores_K in zip(windows, scores_BK, strict=True):
             found[row] = scores_K
             track = plan.windows[row].track
             if explained is not None and (track not in best or scores_K[explained] > best[track][0]):
                 best[track] = (float(scores_K[explained]), clip_THWC)
-        waiting = []
     return np.stack([found[row] for row in range(len(plan.windows))]), best
 
 

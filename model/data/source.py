@@ -77,15 +77,15 @@ class ClipSource:
             target_tokens(self._grid.tokens - visible_tokens(self._grid, mask.ratio), mask.decoder_ratio)
         except ValueError as error:
             raise ConfigError(f"mask.ratio, mask.decoder_ratio: {error}") from error
-        self._units = [entry.unit for entry in reader.version.units]
-        counts = [entry.pretrain.get(split, 0) for entry in reader.version.units]
-        if not any(counts):
+        self._units = reader.version.units
+        counts_S = self._units.pretrain(split)
+        if not counts_S.any():
             raise DatasetError(
                 f"version {reader.version.version} has no '{split}' clip fit for pretraining (32 frames at least); "
                 "ingest longer videos, or change the split"
             )
-        self._counts = counts
-        self.order = ClipOrder(counts, seed, shuffle_shards)
+        self._counts_S = counts_S
+        self.order = ClipOrder(counts_S, seed, shuffle_shards)
 
     @property
     def clips(self) -> int:
@@ -99,7 +99,7 @@ class ClipSource:
             ProjectError: the clip cannot be read or decoded; the sentence names unit and key. It is never skipped.
         """
         address = self.order[position]
-        unit = self._units[address.shard]
+        unit = self._units.name(address.shard)
         row = int(self._fit_rows(address.shard)[address.clip])
         # one stream per clip, so that nothing depends on which rank or thread loads it
         seed = clip_seed(self.seed, position)
@@ -139,13 +139,14 @@ class ClipSource:
 
     def _fit_rows(self, shard: int) -> np.ndarray:
         """Rows of the shard's manifest that are of the split and fit; recomputed, since that takes microseconds."""
-        table = self.reader.manifest(self._units[shard])
+        unit = self._units.name(shard)
+        table = self.reader.manifest(unit)
         fit = pc.and_(table["pretrain"], pc.equal(table["split"], self.split))
         rows = np.flatnonzero(fit.to_numpy())
-        if len(rows) != self._counts[shard]:
+        if len(rows) != self._counts_S[shard]:
             raise DatasetError(
-                f"manifest of unit {self._units[shard]} holds {len(rows)} clips for '{self.split}', its version lists "
-                f"{self._counts[shard]}; run `marlin dataset verify`"
+                f"manifest of unit {unit} holds {len(rows)} clips for '{self.split}', its version lists "
+                f"{self._counts_S[shard]}; run `marlin dataset verify`"
             )
         return rows
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
 from infra.errors import CorruptShardError
 from pipeline.dataset.format import shard_key
 from pipeline.dataset.reader import DatasetReader
 from pipeline.dataset.tar import StoredTar
-from pipeline.dataset.versions import ShardEntry
+from pipeline.dataset.units import ShardEntry
 
 SIZED_SHARDS = 1000
 """Shards whose size is asked for, at most: a store answers a few hundred a second."""
@@ -26,8 +28,10 @@ def check_shards(reader: DatasetReader, digest_bytes: int) -> None:
         CorruptShardError: a shard is not the listed one; the sentence names it and the cure.
         StorageError: a shard is not there.
     """
-    shards = reader.shards
-    sample = random.Random(reader.version.version).sample(shards, min(len(shards), SIZED_SHARDS))
+    units = reader.version.units
+    shards_S = np.flatnonzero(units.numbers("clips"))
+    chosen = random.Random(reader.version.version).sample(range(len(shards_S)), min(len(shards_S), SIZED_SHARDS))
+    sample = [units[int(shards_S[i])] for i in chosen]
     with ThreadPoolExecutor(THREADS) as pool:
         sizes = list(pool.map(lambda entry: reader.storage.size(shard_key(entry.unit)), sample))
     for entry, size in zip(sample, sizes, strict=True):

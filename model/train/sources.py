@@ -31,7 +31,7 @@ def open_validation(cfg: PretrainConfig, reader: DatasetReader) -> ClipSource | 
     """Return the validation clips, None when there are none or none are wanted."""
     if not cfg.data.val_clips:
         return None
-    if not any(entry.pretrain.get(cfg.data.val_split) for entry in reader.version.units):
+    if not reader.version.units.pretrain(cfg.data.val_split).any():
         logger.warning("version %d has no '%s' clip; nothing is validated", reader.version.version, cfg.data.val_split)
         return None
     return open_source(cfg, reader, cfg.data.val_split)

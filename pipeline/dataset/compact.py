@@ -14,7 +14,8 @@ from pipeline.dataset.lock import writer_lock
 from pipeline.dataset.pending import refuse_while_planned, sweep_finished
 from pipeline.dataset.reader import DatasetReader
 from pipeline.dataset.rewrite import rewrite_unit, rewritten_id
-from pipeline.dataset.versions import ShardEntry, newest_version, next_version, publish_version, require_dataset
+from pipeline.dataset.units import ShardEntry
+from pipeline.dataset.versions import newest_version, next_version, publish_version, require_dataset
 
 SMALL_SHARE = 0.5
 """A shard below this share of the target size is merged with others; so no shard is merged night after night."""

@@ -11,7 +11,9 @@ import re
 import pyarrow as pa
 
 SCHEMA = 2
-"""Number of the format; a reader refuses any other."""
+"""Number of the format of tables and plans; a reader refuses any other."""
+VERSION_SCHEMA = 3
+"""Number of the format of version files. (2, in which the units stand in the file itself, is still read.)"""
 
 PLAN_KEY = "plan.json"
 REGION_STRIDE = 4
@@ -78,6 +80,21 @@ VIDEO_COLUMNS = pa.schema(
 )
 """``videos/<unit>.parquet``: one row a video, sorted by digest; nulls in width … frames say that probing failed."""
 
+UNIT_COLUMNS = pa.schema(
+    [
+        pa.field("unit", pa.string(), nullable=False),
+        pa.field("tar_sha256", pa.binary(32)),
+        pa.field("tar_bytes", pa.int64(), nullable=False),
+        pa.field("manifest_sha256", pa.binary(32), nullable=False),
+        pa.field("videos_sha256", pa.binary(32), nullable=False),
+        pa.field("clips", pa.int32(), nullable=False),
+        pa.field("frames", pa.int64(), nullable=False),
+        pa.field("videos", pa.int32(), nullable=False),
+        *(pa.field(f"pretrain_{split}", pa.int32(), nullable=False) for split in SPLITS),
+    ]
+)
+"""``versions/<sha256>.parquet``: one row a unit, in the version's order; no tar where no clip came out."""
+
 
 def shard_key(unit: str) -> str:
     """Where a unit's tar lies."""
@@ -97,6 +114,11 @@ def videos_key(unit: str) -> str:
 def version_key(version: int) -> str:
     """Where version N lies."""
     return f"versions/{version:06d}.json"
+
+
+def units_key(digest: str) -> str:
+    """Where the table of units with this sha256 lies."""
+    return f"versions/{digest}.parquet"
 
 
 def done_key(unit: str) -> str:

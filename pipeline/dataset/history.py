@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from infra.storage import Storage
 from pipeline.dataset.format import MANIFEST_COLUMNS, VIDEO_COLUMNS
 from pipeline.dataset.reader import DatasetReader
-from pipeline.dataset.versions import Counts, DatasetVersion, Tombstone, list_versions, read_version
+from pipeline.dataset.versions import Counts, Tombstone, VersionRecord, list_versions, read_version
 
 CLIP = ("video", "track", "start_frame", "end_frame")
 """What a clip is, however it was made."""
@@ -68,7 +68,7 @@ def version_rows(storage: Storage) -> list[VersionRow]:
     return [_row(read_version(storage, number)) for number in list_versions(storage)]
 
 
-def _row(version: DatasetVersion | Tombstone) -> VersionRow:
+def _row(version: VersionRecord | Tombstone) -> VersionRow:
     if isinstance(version, Tombstone):
         return VersionRow(version.version, successor=version.successor)
     return VersionRow(version.version, version.parent, version.created, version.why, version.counts)
@@ -81,7 +81,7 @@ def diff_versions(before: DatasetReader, after: DatasetReader) -> VersionDiff:
         CorruptShardError: a table is damaged.
         StorageError: the store cannot give one.
     """
-    same = {entry.unit for entry in before.version.units} & {entry.unit for entry in after.version.units}
+    same = set(_units(before)) & set(_units(after))
     clips = [
         _concat(MANIFEST_COLUMNS, [reader.manifest(unit) for unit in _units(reader) if unit not in same])
         for reader in (before, after)
@@ -120,7 +120,7 @@ def diff_tables(
 
 
 def _units(reader: DatasetReader) -> list[str]:
-    return [entry.unit for entry in reader.version.units]
+    return reader.version.units.column("unit")
 
 
 def _rows_of(table: pa.Table, videos: pa.ChunkedArray) -> pa.Table:

@@ -24,7 +24,7 @@ def refuse_while_planned(storage: Storage, latest: DatasetVersion, what: str) ->
 
 def sweep_finished(storage: Storage, version: DatasetVersion) -> None:
     """Delete the completion markers and single results of units that the version lists: they have served."""
-    listed = {entry.unit for entry in version.units}
+    listed = set(version.units.column("unit"))
     for prefix in ("work/", "units/"):
         for key in storage.list(prefix):
             if key.removeprefix(prefix).partition("/")[0].removesuffix(".done") in listed:

@@ -26,7 +26,8 @@ from pipeline.dataset.format import (
 )
 from pipeline.dataset.sample import meta_from_bytes, regions_from_bytes
 from pipeline.dataset.tar import unpack
-from pipeline.dataset.versions import DatasetVersion, ShardEntry, latest_version, load_version
+from pipeline.dataset.units import ShardEntry
+from pipeline.dataset.versions import DatasetVersion, latest_version, load_version
 from pipeline.rows import ClipMeta
 from pipeline.tables import read_table
 
@@ -65,7 +66,6 @@ class DatasetReader:
 
     def __init__(self, storage: Storage, version: DatasetVersion) -> None:
         self.storage, self.version = storage, version
-        self._entries = {entry.unit: entry for entry in version.units}
         self._manifests: OrderedDict[str, tuple[pa.Table, np.ndarray]] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -111,9 +111,10 @@ class DatasetReader:
         return RawClip(key, sample[key + VIDEO], regions, meta, sample.get(key + AUDIO))
 
     def _entry(self, unit: str) -> ShardEntry:
-        if unit not in self._entries:
+        entry = self.version.units.find(unit)
+        if entry is None:
             raise DatasetError(f"version {self.version.version} of {self.storage.uri} lists no unit {unit!r}")
-        return self._entries[unit]
+        return entry
 
     def _manifest(self, unit: str) -> tuple[pa.Table, np.ndarray]:
         """The table and its byte ranges, int64 (rows, 2); the newest few are kept."""

@@ -21,19 +21,21 @@ from pipeline.dataset.lock import writer_lock
 from pipeline.dataset.reader import DatasetReader, table_from_bytes
 from pipeline.dataset.rewrite import is_left_out, rewrite_unit, rewritten_id
 from pipeline.dataset.takedown import read_removed, write_removed
+from pipeline.dataset.units import ShardEntry
 from pipeline.dataset.vacuum import STAGED, sweep
 from pipeline.dataset.versions import (
     DatasetVersion,
-    ShardEntry,
+    VersionRecord,
     bury_version,
     list_versions,
     live_versions,
+    load_version,
     newest_version,
     next_version,
     publish_version,
     require_dataset,
 )
-from pipeline.places import local_path
+from pipeline.places import local_path, named_path
 from pipeline.plan import Plan, Unit, read_plan, write_plan
 from pipeline.rows import SourceVideo
 from pipeline.sources.addresses import shown_place
@@ -74,8 +76,8 @@ class _Known:
     name: str
     place: str
 
-    def is_called(self, text: str) -> bool:
-        """Tell whether this is its name, or where it was taken from.
+    def is_called(self, text: str, path: str) -> bool:
+        """Tell whether this is its name, or where it was taken from; ``path`` is ``text`` as a path.
 
         Stored places hold no user, password or query values. Where values are left out, two addresses look the same,
         so such a place is called by its stored form only.
@@ -83,7 +85,7 @@ class _Known:
         if text in (self.name, self.place) or ("?" not in self.place and shown_place(text) == self.place):
             return True
         local = local_path(self.place.removeprefix("frames:"))
-        return bool(local) and str(Path(text).absolute()) == local
+        return local == path or ("/../" in local and named_path(local) == path)  # as older versions spell places
 
     @property
     def file(self) -> str:
@@ -111,6 +113,7 @@ def remove_videos(
     Raises:
         DatasetError: no version is there, another process writes the dataset, a video is not known, or a name fits
             several; nothing is changed then.
+        ConfigError: a ``file:`` URI names another machine.
         CorruptShardError: a shard or table that must be rewritten is damaged; run again once it is restored.
         StorageError: the disk or the store refuses; run again to finish.
     """
@@ -121,13 +124,17 @@ def remove_videos(
         removed = read_removed(storage) | {digest for known in meant for digest in (known.video, known.file)}
         write_removed(storage, removed)
         holding = _units_holding(storage, removed)
-        affected = {entry.unit for entry in latest.units} & holding
+        affected = holding.intersection(latest.units.column("unit"))
         forget(storage, removed)
         plan = _forget_plan(storage, removed, latest, due=latest.version + (2 if affected else 1))
         newest = _published_without(storage, latest, affected, removed, scratch) if affected else latest
-        older = [version for version in live_versions(storage) if version.version != newest.version]
-        buried = [version for version in older if any(entry.unit in holding for entry in version.units)]
-        live = [newest, *(version for version in older if version not in buried)]
+        readable = live_versions(storage)
+        buried = [
+            version
+            for version in readable
+            if version.version != newest.version and not holding.isdisjoint(_listed(storage, version))
+        ]
+        live = [version for version in readable if version not in buried]
         derived = purge_derived(
             runs,
             storage.uri,
@@ -152,12 +159,13 @@ def remove_videos(
 
 def _resolve(storage: Storage, videos: Sequence[str]) -> list[_Known]:
     """Find every video that is meant; all cuts of one file count as one."""
-    digests = {text: file_digest(Path(text)) for text in videos if Path(text).is_file()}
+    paths = {text: named_path(text) for text in videos}
+    digests = {text: file_digest(Path(path)) for text, path in paths.items() if Path(path).is_file()}
     named: dict[str, set[_Known]] = {text: set() for text in videos}
     prefixed: dict[str, set[_Known]] = {text: set() for text in videos}
     for known in _known_videos(storage):
         for text in named:
-            if known.is_called(text) or digests.get(text) in (known.video, known.file):
+            if known.is_called(text, paths[text]) or digests.get(text) in (known.video, known.file):
                 named[text].add(known)
             elif _PREFIX.fullmatch(text) and (known.video.startswith(text) or known.file.startswith(text)):
                 prefixed[text].add(known)
@@ -209,10 +217,14 @@ def _ledger(storage: Storage, unit: str) -> list[dict[str, Any]]:
 def _units_holding(storage: Storage, removed: Collection[str]) -> set[str]:
     """Return the units with a video that is removed; every unit that some version lists is looked at."""
     stored = _stored_ledgers(storage)
-    lost = {entry.unit for version in live_versions(storage) for entry in version.units} - set(stored)
+    lost = {unit for version in live_versions(storage) for unit in _listed(storage, version)}.difference(stored)
     if lost:
         raise CorruptShardError(f"{storage.uri}/{videos_key(min(lost))} is absent; restore it from a copy first")
     return {unit for unit in stored if any(is_left_out(row, removed) for row in _ledger(storage, unit))}
+
+
+def _listed(storage: Storage, version: VersionRecord) -> list[str]:
+    return load_version(storage, version.version).units.column("unit")
 
 
 def _forget_plan(storage: Storage, removed: Collection[str], latest: DatasetVersion, *, due: int) -> Plan | None:

@@ -128,7 +128,7 @@ def _cost(reader: DatasetReader, rows: list[dict[str, Any]]) -> Section:
         for stage, spent in seconds.most_common()
         if spent
     ]
-    read, written = sum(row["bytes"] for row in rows), sum(entry.tar_bytes for entry in reader.version.units)
+    read, written = sum(row["bytes"] for row in rows), int(reader.version.units.numbers("tar_bytes").sum())
     facts = [
         ("seconds of all workers", round(total, 1)),
         ("frames per worker's second", round(frames / total, 1) if total else None),

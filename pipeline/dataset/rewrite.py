@@ -14,7 +14,7 @@ from infra.fetch import file_digest
 from pipeline.dataset.format import members, shard_key
 from pipeline.dataset.reader import DatasetReader
 from pipeline.dataset.tar import TarWriter, unpack
-from pipeline.dataset.versions import ShardEntry
+from pipeline.dataset.units import ShardEntry
 from pipeline.dataset.writer import publish_unit, read_done
 
 

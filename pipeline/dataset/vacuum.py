@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from infra.errors import ConfigError
 from infra.storage import Storage
 from pipeline.dataset.lock import writer_lock
-from pipeline.dataset.versions import DatasetVersion, bury_version, live_versions, require_dataset
+from pipeline.dataset.versions import VersionRecord, bury_version, live_versions, load_version, require_dataset
 from pipeline.plan import Plan, read_plan
 
 GRACE_S = 24 * 3600.0
@@ -20,7 +20,8 @@ GRACE_S = 24 * 3600.0
 STAGED = "staged:"
 """How the path of a planned video begins whose bytes lie in the dataset's own store; its key follows."""
 _ENDINGS = {
-    "units/": ".done", "work/": "", "staged/": "", "shards/": ".tar", "manifests/": ".parquet", "videos/": ".parquet",
+    "units/": ".done", "work/": "", "staged/": "", "versions/": ".parquet", "shards/": ".tar",
+    "manifests/": ".parquet", "videos/": ".parquet",
 }  # fmt: skip
 """Where that lies which is swept, and how it ends, in this order; all else is not ours. A marker goes before what it
 vouches for; tables of videos go last, since they alone tell which video is meant when a takedown is run again."""
@@ -70,13 +71,15 @@ def vacuum_dataset(
 
 
 def sweep(
-    storage: Storage, live: Sequence[DatasetVersion], plan: Plan | None, *, grace_s: float, dry_run: bool = False
+    storage: Storage, live: Sequence[VersionRecord], plan: Plan | None, *, grace_s: float, dry_run: bool = False
 ) -> tuple[list[str], int]:
     """Delete what none of the versions lists and the plan does not need; return the keys and their bytes.
 
     The caller holds the writer's lock; otherwise as ``vacuum_dataset``.
     """
-    wanted = {entry.unit for version in live for entry in version.units}
+    wanted = {str(version.units_sha256) for version in live}
+    for version in live:  # one at a time: each may list a million
+        wanted.update(load_version(storage, version.version).units.column("unit"))
     planned = {unit.id for unit in plan.units} if plan else set()
     staged = {video.path.removeprefix(STAGED) for unit in plan.units for video in unit.videos} if plan else set()
     before = time.time() - grace_s
@@ -100,7 +103,7 @@ def sweep(
 
 
 def _unit_of(key: str) -> str:
-    """The unit that an object belongs to; a staged object stands for itself."""
+    """The unit that an object belongs to; a staged object stands for itself, a table of units for its digest."""
     path = PurePosixPath(key)
     if path.parts[0] == "work":
         return path.parts[1]

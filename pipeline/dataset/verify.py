@@ -9,7 +9,7 @@ from pipeline.dataset.format import MAPS, META, members, shard_key
 from pipeline.dataset.reader import DatasetReader
 from pipeline.dataset.sample import meta_from_bytes, regions_from_bytes
 from pipeline.dataset.tar import StoredTar
-from pipeline.dataset.versions import ShardEntry
+from pipeline.dataset.units import ShardEntry
 
 
 def verify_dataset(reader: DatasetReader, on_unit: Callable[[str], None] | None = None) -> list[str]:

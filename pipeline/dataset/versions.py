@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from infra.errors import DatasetError
+from infra.errors import DatasetError, StorageError, TransientError
 from infra.storage import Storage
-from pipeline.dataset.format import SCHEMA, version_key
+from pipeline.dataset.format import VERSION_SCHEMA, units_key, version_key
+from pipeline.dataset.units import ShardEntry, Units, units_digest
 
 _VERSION_NAME = re.compile(r"versions/(\d{6})\.json")
 
@@ -30,37 +32,9 @@ class Licence(_Frozen):
     sha256: str
 
 
-class ShardEntry(_Frozen):
-    """One unit as a version lists it.
+class VersionFacts(_Frozen):
+    """What is said of a version as a whole."""
 
-    A unit whose videos all were rejected has no tar (``tar_bytes`` 0, ``tar_sha256`` None) and an empty manifest.
-    ``pretrain`` counts, for each split, the clips long enough for pretraining.
-    """
-
-    unit: str
-    tar_sha256: str | None
-    tar_bytes: int
-    manifest_sha256: str
-    videos_sha256: str
-    clips: int
-    frames: int
-    videos: int
-    pretrain: dict[str, int] = {}
-
-
-class Counts(_Frozen):
-    """Totals over all units of a version; ``videos`` counts listed ones, rejected ones among them."""
-
-    videos: int
-    clips: int
-    frames: int
-    shards: int
-
-
-class DatasetVersion(_Frozen):
-    """``versions/NNNNNN.json``."""
-
-    schema_number: int = Field(default=SCHEMA, alias="schema")
     version: int
     parent: int | None
     created: str
@@ -74,37 +48,52 @@ class DatasetVersion(_Frozen):
     """Kind of the face back-end."""
     licences: tuple[Licence, ...]
     source_licence: str
-    units: tuple[ShardEntry, ...]
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+
+class Counts(_Frozen):
+    """Totals over all units of a version; ``videos`` counts listed ones, rejected ones among them."""
+
+    videos: int
+    clips: int
+    frames: int
+    shards: int
+
+
+class VersionRecord(VersionFacts):
+    """``versions/NNNNNN.json``: a version without its units, which stand in a table that it names by its sha256."""
+
+    counts: Counts
+    units_sha256: str | None
+    """None in a version of schema 2, whose file lists the units itself."""
+
+
+class DatasetVersion(VersionFacts):
+    """A version with its units."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    units: Units
 
     @property
     def counts(self) -> Counts:
         """Totals over the units."""
-        return Counts(
-            videos=sum(entry.videos for entry in self.units),
-            clips=sum(entry.clips for entry in self.units),
-            frames=sum(entry.frames for entry in self.units),
-            shards=sum(entry.clips > 0 for entry in self.units),
-        )
+        totals = {name: int(self.units.numbers(name).sum()) for name in ("videos", "clips", "frames")}
+        return Counts(**totals, shards=int((self.units.numbers("clips") > 0).sum()))
 
     def entry(self, unit: str) -> ShardEntry:
         """Return one unit's entry; DatasetError when this version does not list it."""
-        for entry in self.units:
-            if entry.unit == unit:
-                return entry
-        raise DatasetError(f"version {self.version} lists no unit {unit!r}; what no version lists does not exist")
+        found = self.units.find(unit)
+        if found is None:
+            raise DatasetError(f"version {self.version} lists no unit {unit!r}; what no version lists does not exist")
+        return found
 
 
 class Tombstone(_Frozen):
     """What stands under the number of a version that must not be read any more; ``successor`` takes its place."""
 
-    schema_number: int = Field(default=SCHEMA, alias="schema")
     version: int
     removed: Literal[True] = True
     successor: int
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
 
 def list_versions(storage: Storage) -> list[int]:
@@ -113,10 +102,10 @@ def list_versions(storage: Storage) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def live_versions(storage: Storage) -> list[DatasetVersion]:
-    """Return the versions that can be read, rising; DatasetError when one is damaged."""
+def live_versions(storage: Storage) -> list[VersionRecord]:
+    """Return the versions that can be read, rising, without their units; DatasetError when one is damaged."""
     found = (read_version(storage, number) for number in list_versions(storage))
-    return [version for version in found if isinstance(version, DatasetVersion)]
+    return [version for version in found if isinstance(version, VersionRecord)]
 
 
 def latest_version(storage: Storage) -> DatasetVersion | None:
@@ -139,33 +128,46 @@ def newest_version(storage: Storage) -> DatasetVersion:
 
 
 def load_version(storage: Storage, version: int) -> DatasetVersion:
-    """Read one version.
+    """Read one version and its units.
 
     Raises:
         DatasetError: it is absent, removed, damaged, or of another schema.
     """
-    found = read_version(storage, version)
-    if isinstance(found, DatasetVersion):
-        return found
-    successor: DatasetVersion | Tombstone = found
+    found, units = _parsed(storage, version)
+    if isinstance(found, VersionRecord):
+        facts = {name: getattr(found, name) for name in VersionFacts.model_fields}
+        return DatasetVersion(**facts, units=units if units is not None else _units(storage, found))
+    successor: VersionRecord | Tombstone = found
     while isinstance(successor, Tombstone):
         successor = read_version(storage, successor.successor)
     raise DatasetError(f"version {version} of {storage.uri} was removed; version {successor.version} takes its place")
 
 
-def read_version(storage: Storage, version: int) -> DatasetVersion | Tombstone:
-    """Read one version, or what stands in its place; errors as ``load_version``, but for a removed one."""
+def read_version(storage: Storage, version: int) -> VersionRecord | Tombstone:
+    """Read one version's file, or what stands in its place; errors as ``load_version``, but for a removed one."""
+    return _parsed(storage, version)[0]
+
+
+def _parsed(storage: Storage, version: int) -> tuple[VersionRecord | Tombstone, Units | None]:
+    """A version's file, and the units where these stand in it (schema 2)."""
     key = version_key(version)
     if not storage.exists(key):
         known = ", ".join(map(str, list_versions(storage))) or "none"
         raise DatasetError(f"{storage.uri} has no version {version} (there: {known}); make one with `marlin ingest`")
+    units = None
     try:
         tree = json.loads(storage.read(key))
-        schema = tree.get("schema") if isinstance(tree, dict) else None
-        if schema != SCHEMA:
+        schema = tree.pop("schema", None) if isinstance(tree, dict) else None
+        if schema not in (2, VERSION_SCHEMA):
             cure = "ingest its sources anew into another --out" if schema == 1 else "use the code that made it"
-            raise DatasetError(f"{storage.uri}/{key} has schema {schema}, this code reads {SCHEMA}; {cure}")
-        loaded = (Tombstone if tree.get("removed") else DatasetVersion).model_validate(tree)
+            raise DatasetError(
+                f"{storage.uri}/{key} has schema {schema}, this code reads 2 and {VERSION_SCHEMA}; {cure}"
+            )
+        if schema == 2 and "units" in tree:
+            units = Units.of(ShardEntry.model_validate(entry) for entry in tree.pop("units"))
+            listed = DatasetVersion.model_validate({**tree, "units": units})
+            tree |= {"counts": listed.counts, "units_sha256": None}
+        loaded = (Tombstone if tree.get("removed") else VersionRecord).model_validate(tree)
     except (ValidationError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise DatasetError(f"{storage.uri}/{key} is damaged ({first}); an earlier version may be whole") from error
@@ -173,24 +175,45 @@ def read_version(storage: Storage, version: int) -> DatasetVersion | Tombstone:
         raise DatasetError(f"{storage.uri}/{key} calls itself version {loaded.version}; it was renamed or damaged")
     if isinstance(loaded, Tombstone) and loaded.successor <= version:
         raise DatasetError(f"{storage.uri}/{key} names version {loaded.successor} as its successor; it is damaged")
-    return loaded
+    return loaded, units
 
 
-def next_version(parent: DatasetVersion, units: Sequence[ShardEntry], why: str, **changes: Any) -> DatasetVersion:
+def _units(storage: Storage, record: VersionRecord) -> Units:
+    """Read the table of units that a version names."""
+    key = units_key(str(record.units_sha256))
+    try:
+        data = storage.read(key)
+        if units_digest(data) != record.units_sha256:
+            raise ValueError("its sha256 is another")
+        return Units.from_bytes(data)
+    except TransientError:
+        raise
+    except (StorageError, ValueError, OSError, pa.ArrowException) as error:
+        raise DatasetError(
+            f"{storage.uri}/{key}, the units of version {record.version}, is damaged or absent ({error}); restore it "
+            "from a copy; an earlier version may be whole"
+        ) from error
+
+
+def next_version(parent: DatasetVersion, units: Iterable[ShardEntry], why: str, **changes: Any) -> DatasetVersion:
     """Return the version that follows ``parent`` with other units; ``changes`` replaces further fields."""
-    numbers = {"schema_number": SCHEMA, "version": parent.version + 1, "parent": parent.version}
+    numbers = {"version": parent.version + 1, "parent": parent.version}
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    return parent.model_copy(update={**numbers, "created": created, "why": why, "units": tuple(units), **changes})
+    listed = units if isinstance(units, Units) else Units.of(units)
+    return parent.model_copy(update={**numbers, "created": created, "why": why, "units": listed, **changes})
 
 
 def publish_version(storage: Storage, version: DatasetVersion) -> None:
-    """Create the version; from this moment its clips exist.
+    """Write the table of units, then create the version; from this moment its clips exist.
 
     Raises:
-        DatasetError: another writer made this number first; nothing is changed.
+        DatasetError: another writer made this number first; nothing is changed that a reader sees.
     """
-    text = version.model_dump_json(by_alias=True, indent=1)
-    if not storage.put_if_absent(version_key(version.version), text.encode()):
+    data = version.units.to_bytes()
+    facts = {name: getattr(version, name) for name in VersionFacts.model_fields}
+    record = VersionRecord(**facts, counts=version.counts, units_sha256=units_digest(data))
+    storage.write(units_key(str(record.units_sha256)), data)  # even where it is: a vacuum goes by its age
+    if not storage.put_if_absent(version_key(version.version), _to_json(record)):
         raise DatasetError(
             f"version {version.version} of {storage.uri} was published by another ingest meanwhile; run again, "
             "and let one ingest at a time write a dataset"
@@ -199,8 +222,11 @@ def publish_version(storage: Storage, version: DatasetVersion) -> None:
 
 def bury_version(storage: Storage, version: int, successor: int) -> None:
     """Put a tombstone in the place of a version: what it listed cannot be found through it any more."""
-    stone = Tombstone(version=version, successor=successor)
-    storage.write(version_key(version), stone.model_dump_json(by_alias=True).encode())
+    storage.write(version_key(version), _to_json(Tombstone(version=version, successor=successor)))
+
+
+def _to_json(file: VersionRecord | Tombstone) -> bytes:
+    return json.dumps({"schema": VERSION_SCHEMA, **file.model_dump(mode="json")}, indent=1, ensure_ascii=False).encode()
 
 
 def flat_settings(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

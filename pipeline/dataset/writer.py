@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from infra.errors import CorruptShardError, StorageError
 from infra.fetch import file_digest
@@ -39,9 +37,10 @@ from pipeline.dataset.format import (
 )
 from pipeline.dataset.sample import meta_from_bytes, regions_from_bytes
 from pipeline.dataset.tar import TarReader, TarWriter
-from pipeline.dataset.versions import ShardEntry
+from pipeline.dataset.units import ShardEntry
 from pipeline.dataset.work import CLIPS, OUTCOME, REGIONS, outcome_from_bytes
 from pipeline.rows import ClipMeta, RejectReason, VideoInfo, VideoOutcome
+from pipeline.tables import table_bytes
 
 
 def write_unit(storage: Storage, unit: str, videos: Sequence[str], scratch: Path) -> ShardEntry:
@@ -225,6 +224,4 @@ def _json(value: dict[str, Any]) -> str:
 
 def _parquet(rows: list[dict[str, Any]], columns: pa.Schema, metadata: dict[str, str]) -> bytes:
     schema = columns.with_metadata({"schema": str(SCHEMA), **metadata})
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
-    return buffer.getvalue()
+    return table_bytes(pa.Table.from_pylist(rows, schema=schema))

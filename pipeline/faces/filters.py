@@ -1,14 +1,41 @@
-"""Which tracks are worth keeping."""
+"""From what was seen on key frames to the tracks that are worth keeping."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.config import TrackConfig
-from pipeline.faces.track import KeyFrames, Sighting
+from pipeline.faces.scan import Scan
+from pipeline.faces.track import KeyFrames, Sighting, build_track, link_detections
 from pipeline.rows import FaceTrack, FilterReason
+
+
+class JudgedTracks(NamedTuple):
+    """Tracks that are kept, numbered from 0; those left out, by reason; frames in which any track shows a face."""
+
+    kept: tuple[FaceTrack, ...]
+    filtered: dict[str, int]
+    shown: int
+
+
+def judge_tracks(scan: Scan, cfg: TrackConfig, fps: float) -> JudgedTracks:
+    """Link what a scan saw to tracks, and judge each; ``fps`` of the video decides how far paths are smoothed."""
+    kept: list[FaceTrack] = []
+    filtered: Counter[str] = Counter()
+    has_face_F = np.zeros(scan.frames, bool)
+    for chain in link_detections(scan.key_frames, scan.cuts, cfg):
+        track = build_track(len(kept), chain, scan.key_frames, cfg, fps)
+        has_face_F[track.start : track.end] = True
+        reason = filter_reason(track, chain, scan.key_frames, scan.quality, cfg)
+        if reason is None:
+            kept.append(track)
+        else:
+            filtered[reason.value] += 1
+    return JudgedTracks(tuple(kept), dict(sorted(filtered.items())), int(has_face_F.sum()))
 
 
 def filter_reason(

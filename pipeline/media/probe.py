@@ -23,6 +23,8 @@ OPEN_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 FALLBACK_FPS = 25.0
 """Frames per second of a stream that states none (raw H.264), or an impossible number."""
 MAX_FPS = 1000
+_LEAST_BYTES_PER_S = 500
+"""A video with fewer bytes for a second of its stated length lies about its length."""
 
 
 def probe(path: str, max_pixels: int | None = None, cut: Cut | None = None) -> VideoInfo:
@@ -43,6 +45,18 @@ def probe(path: str, max_pixels: int | None = None, cut: Cut | None = None) -> V
     folder = frames_folder(path)
     info = _probe_file(path, max_pixels) if folder is None else probe_folder(folder, max_pixels)
     return info if cut is None else cut_info(info, cut)
+
+
+def believed_seconds(path: str, max_pixels: int) -> float:
+    """Length as stated, bounded by what the file's size can hold; 0 where probing fails (decoding will say why)."""
+    try:
+        info = probe(path, max_pixels)
+    except RejectError:
+        return 0.0
+    stated = info.frames / info.fps if info.fps > 0 else 0.0
+    if frames_folder(path) is not None:  # each frame was counted, none was only stated
+        return stated
+    return min(stated, os.stat(local_name(path)).st_size / _LEAST_BYTES_PER_S)
 
 
 def _probe_file(path: str, max_pixels: int | None) -> VideoInfo:

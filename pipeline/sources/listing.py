@@ -8,7 +8,7 @@ from typing import Protocol
 
 from infra.errors import ConfigError
 from pipeline.config import IngestConfig
-from pipeline.places import is_inside
+from pipeline.places import is_inside, named_path
 from pipeline.rows import ListedVideo
 from pipeline.sources.addresses import is_web, shown_place, youtube_id
 from pipeline.sources.folder import FileSource, FolderSource, begins_as_video
@@ -30,8 +30,9 @@ def open_source(text: str, layouts: Layouts) -> Source:
     """Return the source that ``text`` names; nothing is contacted yet.
 
     ``s3://bucket/prefix``, ``youtube:ID`` or an address of YouTube, any other ``http(s)://`` address (one video), a
-    folder, a manifest (``.txt``, ``.csv``, ``.jsonl``, ``.parquet``, unless it begins as a video does), a file.
-    ``layouts`` recognises known datasets.
+    folder, a manifest (``.txt``, ``.csv``, ``.jsonl``, ``.parquet``, unless it begins as a video does), a file. Folders
+    and files may be ``file:`` URIs; however they are spelled, they are one place (``named_path``). ``layouts``
+    recognises known datasets.
 
     Raises:
         ConfigError: there is no such thing.
@@ -43,7 +44,7 @@ def open_source(text: str, layouts: Layouts) -> Source:
         return YoutubeSource(video)
     if is_web(text):
         return WebSource(text)
-    path = Path(text).absolute()
+    path = Path(named_path(text))
     if path.is_dir():
         return FolderSource(path, layouts)
     if not path.exists():
@@ -73,10 +74,9 @@ def check_sources(cfg: IngestConfig) -> list[Source]:
         raise ConfigError("no source is given; name folders or video files: marlin ingest SOURCE... --out DATASET")
     layouts = Layouts(cfg.split)
     sources = [open_source(text, layouts) for text in cfg.sources]
-    for text in cfg.sources:
+    for text, source in zip(cfg.sources, sources, strict=True):
         in_bucket = text.startswith("s3://") and f"{cfg.out}/".startswith(f"{text.rstrip('/')}/")
-        in_folder = "://" not in cfg.out and Path(text).is_dir() and is_inside(cfg.out, text)
-        if in_bucket or in_folder:
+        if in_bucket or (isinstance(source, FolderSource) and "://" not in cfg.out and is_inside(cfg.out, source.root)):
             raise ConfigError(
                 f"the dataset {cfg.out} lies inside its source {shown_place(text)}; put it elsewhere (out=…)"
             )

@@ -7,7 +7,6 @@ a row is a hash of (place, fingerprint), and the digest and number of the bytes 
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,14 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from infra.errors import StorageError
 from infra.storage import Storage
 from pipeline.dataset.format import SCHEMA
 from pipeline.rows import ListedVideo
 from pipeline.sources.addresses import place_identity
-from pipeline.tables import read_table
+from pipeline.tables import read_table, table_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +92,7 @@ def forget(storage: Storage, digests: Collection[str]) -> None:
             if pa.types.is_string(field.type):
                 kept = kept.filter(pc.invert(pc.is_in(kept[field.name], gone)))
         if kept.num_rows < table.num_rows:
-            storage.write(key, _parquet(kept))
+            storage.write(key, table_bytes(kept))
 
 
 def cached_bytes(rows: list[tuple[Any, ...]], columns: pa.Schema, metadata: dict[str, str] | None = None) -> bytes:
@@ -102,7 +100,7 @@ def cached_bytes(rows: list[tuple[Any, ...]], columns: pa.Schema, metadata: dict
     cells = list(zip(*rows, strict=True)) or [()] * len(columns)
     arrays = [pa.array(column, field.type) for column, field in zip(cells, columns, strict=True)]
     schema = columns.with_metadata({"schema": str(SCHEMA), **(metadata or {})})
-    return _parquet(pa.Table.from_arrays(arrays, schema=schema))
+    return table_bytes(pa.Table.from_arrays(arrays, schema=schema))
 
 
 def read_cached(storage: Storage, key: str, columns: pa.Schema) -> pa.Table | None:
@@ -117,12 +115,6 @@ def read_cached(storage: Storage, key: str, columns: pa.Schema) -> pa.Table | No
         logger.warning("%s/%s is left out: it is of another schema", storage.uri, key)
         return None
     return table
-
-
-def _parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
 
 
 def _columns(table: pa.Table) -> tuple[list[Any], list[Any]]:

@@ -13,6 +13,7 @@ from pipeline.config import ClipConfig
 from pipeline.dataset.format import clip_key, work_key
 from pipeline.dataset.sample import meta_to_bytes, regions_to_bytes
 from pipeline.dataset.tar import TarWriter
+from pipeline.dataset.units import Units
 from pipeline.dataset.versions import DatasetVersion, Licence, publish_version
 from pipeline.dataset.work import CLIPS, REGIONS, write_outcome
 from pipeline.dataset.writer import write_unit
@@ -92,7 +93,7 @@ def write_clip_dataset(folder: Path, units: Sequence[Mapping[str, Sequence[int]]
         DatasetVersion(
             version=1, parent=None, created="2026-01-01T00:00:00+00:00", recipe={}, recipe_digest=RECIPE,
             faces="drawn", licences=(Licence(part="parser", licence="drawn by hand", source="tests", sha256=RECIPE),),
-            source_licence="drawn for tests", units=tuple(entries),
+            source_licence="drawn for tests", units=Units.of(entries),
         ),
     )  # fmt: skip
     return folder

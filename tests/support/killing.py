@@ -54,7 +54,7 @@ def contents(storage: Storage) -> dict[str, bytes]:
     found = {}
     for key in storage.list():
         data = storage.read(key)
-        if key.startswith("versions/"):
+        if key.startswith("versions/") and key.endswith(".json"):
             data = json.dumps({name: value for name, value in json.loads(data).items() if name != "created"}).encode()
         if key != ".lock":
             found[key] = data

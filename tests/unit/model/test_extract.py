@@ -17,7 +17,7 @@ from model.extract_config import ExtractConfig
 from model.nets.config import model_config
 from model.nets.factory import build_mae
 from model.weights import load_weights, save_weights
-from pipeline.config import ClipConfig, TrackConfig
+from pipeline.config import ClipConfig, LimitConfig, TrackConfig
 from pipeline.media.decode import VideoFrames
 from pipeline.media.encode import encode_clip
 from pipeline.media.probe import probe
@@ -120,7 +120,10 @@ def test_faces_are_followed_and_each_row_names_its_track(weights, tmp_path, samp
 def test_a_video_that_is_not_held_gives_the_same_features(weights, tmp_path):
     """Catches a second pass over other frames, and a bound that nobody looks at."""
     video = write_video(tmp_path / "face.mp4", 70)
-    held, twice = (extract(settings(weights, tmp_path / str(mb), videos=[video], hold_mb=mb))[0] for mb in (256, 1))
+    held, twice = (
+        extract(settings(weights, tmp_path / str(mb), videos=[video], limits=LimitConfig(hold_mb=mb)))[0]
+        for mb in (256, 1)
+    )
     np.testing.assert_array_equal(np.load(held.features), np.load(twice.features))
     frames, info = VideoFrames(str(video)), probe(str(video))
     options = {"detector": None, "track_cfg": TrackConfig(), "window_frames": 16, "keep_tail": True, "chunk": 32}

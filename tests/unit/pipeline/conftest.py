@@ -13,7 +13,8 @@ from pipeline.dataset.format import clip_key, region_rows, work_key
 from pipeline.dataset.reader import DatasetReader
 from pipeline.dataset.sample import meta_to_bytes, regions_to_bytes
 from pipeline.dataset.tar import TarWriter
-from pipeline.dataset.versions import DatasetVersion, Licence, ShardEntry, latest_version, publish_version
+from pipeline.dataset.units import ShardEntry, Units
+from pipeline.dataset.versions import DatasetVersion, Licence, latest_version, publish_version
 from pipeline.dataset.work import CLIPS, OUTCOME, REGIONS, outcome_to_bytes, write_outcome
 from pipeline.dataset.writer import write_unit
 from pipeline.rows import ClipMeta, EncodedClip, Quality, RejectReason, VideoInfo, VideoOutcome
@@ -122,7 +123,7 @@ class DatasetBuilder:
             faces="embedded",
             licences=(Licence(part="detector", licence="MIT", source="a package", sha256="0" * 64),),
             source_licence="test",
-            units=(*(parent.units if parent else ()), *entries),
+            units=(parent.units if parent else Units.of(())).extended(entries),
         )
         publish_version(self.storage, version)
         return DatasetReader(self.storage, version)

@@ -42,10 +42,10 @@ def made(tmp_path: Path) -> tuple[IngestConfig, Storage]:
     storage = open_storage(cfg.out)
     write_outcome(storage, "rejects", REJECT)
     drawn = load_version(storage, 1)
-    entries = (*drawn.units, write_unit(storage, "rejects", [REJECT.video], tmp_path))
-    recipe = {"recipe": recipe_settings(cfg), "recipe_digest": recipe_digest(cfg), "units": entries}
-    text = drawn.model_copy(update=recipe).model_dump_json(by_alias=True)
-    storage.write(version_key(1), text.encode())
+    units = drawn.units.extended([write_unit(storage, "rejects", [REJECT.video], tmp_path)])
+    recipe = {"recipe": recipe_settings(cfg), "recipe_digest": recipe_digest(cfg), "units": units}
+    storage.delete(version_key(1))
+    publish_version(storage, drawn.model_copy(update=recipe))
     for prefix in ("work/", "units/"):
         for key in list(storage.list(prefix)):
             storage.delete(key)
@@ -142,11 +142,10 @@ def test_a_video_that_is_there_is_not_taken_again(made, monkeypatch: pytest.Monk
 
 def test_an_outcome_survives_its_row(builder) -> None:
     """Bug caught: a field of the table of videos that a reparse forgets (inverse pair)."""
-    for outcome in (REJECT, replace(REJECT, info=None, reject=None, detail=None, clips=0)):
-        write_outcome(builder.storage, "u", outcome)
-        reader = builder.publish(write_unit(builder.storage, "u", [outcome.video], builder.scratch))
-        builder.storage.delete("units/u.done")
-        assert outcome_from_row(reader.videos("u").to_pylist()[0]) == outcome
+    for unit, outcome in {"u": REJECT, "v": replace(REJECT, info=None, reject=None, detail=None, clips=0)}.items():
+        write_outcome(builder.storage, unit, outcome)
+        reader = builder.publish(write_unit(builder.storage, unit, [outcome.video], builder.scratch))
+        assert outcome_from_row(reader.videos(unit).to_pylist()[0]) == outcome
 
 
 @pytest.mark.slow

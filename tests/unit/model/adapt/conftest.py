@@ -16,6 +16,7 @@ from pipeline.dataset.format import clip_key, work_key
 from pipeline.dataset.reader import DatasetReader, open_dataset
 from pipeline.dataset.sample import meta_to_bytes, regions_to_bytes
 from pipeline.dataset.tar import TarWriter
+from pipeline.dataset.units import Units
 from pipeline.dataset.versions import DatasetVersion, publish_version
 from pipeline.dataset.work import CLIPS, REGIONS, write_outcome
 from pipeline.dataset.writer import write_unit
@@ -81,7 +82,7 @@ def write_dataset(folder: Path, videos: dict[str, int], labels: dict[str, dict] 
         storage,
         DatasetVersion(
             version=1, parent=None, created="2026-01-01T00:00:00+00:00", recipe={}, recipe_digest=RECIPE,
-            faces="drawn", licences=(), source_licence="drawn for tests", units=(entry,),
+            faces="drawn", licences=(), source_licence="drawn for tests", units=Units.of([entry]),
         ),
     )  # fmt: skip
     return folder

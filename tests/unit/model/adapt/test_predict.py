@@ -1,6 +1,7 @@
 """An adapted encoder on a whole video: faces, windows, scores over time, and where they come from."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from model.adapt.grad_cam import grad_cam, overlay
 from model.adapt.predict import predict
 from model.adapt_config import PredictConfig
 from model.nets.config import model_config
+from model.video_windows import VideoWindows
 from model.weights import save_weights
-from pipeline.config import ClipConfig
+from pipeline.config import ClipConfig, LimitConfig
 from pipeline.media.encode import encode_clip
+from pipeline.rejects import RejectError
 from tests.unit.model.adapt.conftest import TINY, draw_face
 
 CONFIG = model_config("marlin_vit_tiny", **TINY)
@@ -73,6 +76,17 @@ def test_what_cannot_be_predicted_is_one_sentence(adapted, video, tiny_weights, 
         predict(PredictConfig(weights=str(adapted[0]), explain="beard", **given))
     with pytest.raises(WeightsError, match="no encoder that was adapted"):
         predict(PredictConfig(weights=str(tiny_weights), **given))
+
+
+def test_a_video_that_crashes_the_decoder_is_a_reject(adapted, video, tmp_path, monkeypatch):
+    """Catches a command, and a notebook with it, that a hostile video takes along."""
+    monkeypatch.setattr(VideoWindows, "worker", "tests.support.hostile_windows:Worker")
+    hostile = shutil.copy(video, tmp_path / "crash.mp4")
+    cfg = PredictConfig(video=str(hostile), weights=str(adapted[0]), out=str(tmp_path / "out"), crop="none",
+                        limits=LimitConfig(attempts=1), device="cpu")  # fmt: skip
+    with pytest.raises(RejectError, match=r"crashed: the worker process died \(SIGABRT\)"):
+        predict(cfg)
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_grad_cam_finds_the_place_that_decides():

@@ -13,9 +13,9 @@ from pipeline.dataset.format import shard_key
 from pipeline.dataset.lock import writer_lock
 from pipeline.dataset.reader import DatasetReader, open_dataset
 from pipeline.dataset.show import summary, video_rows
+from pipeline.dataset.units import ShardEntry
 from pipeline.dataset.vacuum import vacuum_dataset
 from pipeline.dataset.verify import verify_dataset
-from pipeline.dataset.versions import ShardEntry
 from pipeline.plan import Plan, Unit, write_plan
 from pipeline.rows import SourceVideo
 from tests.support.killing import compact, contents, copy_store, killed_at

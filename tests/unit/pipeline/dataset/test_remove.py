@@ -73,7 +73,7 @@ def traces(storage: Storage, *words: str) -> list[str]:
         data = storage.read(key)
         text = key.encode() + data
         if key.endswith(".parquet"):
-            text += json.dumps(pq.read_table(io.BytesIO(data)).to_pylist()).encode()
+            text += json.dumps(pq.read_table(io.BytesIO(data)).to_pylist(), default=bytes.hex).encode()
         if any(word.encode() in text for word in words) and key != REMOVED_KEY:
             found.append(key)
     return found
@@ -125,7 +125,18 @@ def test_the_plan_in_progress_goes_on_without_its_unit(house: Storage, builder) 
     assert list(house.list("work/")) == [work_key("p2", "2" * 64, "outcome.json")]
 
 
-@pytest.mark.parametrize("call", ["secret.mp4", "/source/secret.mp4", "digest", "prefix", "file"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "secret.mp4",
+        "/source/secret.mp4",
+        "/x/../source/./secret.mp4",
+        "file:///source/secret.mp4",
+        "digest",
+        "prefix",
+        "file",
+    ],
+)
 def test_a_video_is_named_by_its_name_its_path_its_digest_or_its_file(builder, tmp_path: Path, call: str) -> None:
     """Bug caught: a takedown that finds nothing, although the person gave all that they have."""
     builder.publish(builder.unit("one", {"a": [builder.clip("a")], "secret": [builder.clip("secret")]}))
@@ -137,6 +148,16 @@ def test_a_video_is_named_by_its_name_its_path_its_digest_or_its_file(builder, t
     if call in ("digest", "prefix"):  # what is left of it is known by
         again = remove_videos(builder.storage, [text], builder.scratch)
         assert (again.new, again.clips, again.buried) == (False, 0, ())
+
+
+def test_a_place_that_was_stored_with_dots_is_named_by_its_plain_path(builder) -> None:
+    """Bug caught: a video that was ingested as ``../videos`` before places had one spelling, and cannot be named."""
+    builder.finish("u", "one", [builder.clip("one")])
+    key = work_key("u", builder.digest("one"), "outcome.json")
+    changed = json.loads(builder.storage.read(key)) | {"place": "/home/me/../../source/deep/one.mp4"}
+    builder.storage.write(key, json.dumps(changed).encode())
+    builder.publish(write_unit(builder.storage, "u", [builder.digest("one")], builder.scratch))
+    assert remove_videos(builder.storage, ["/source/deep/one.mp4"], builder.scratch).names == ("one.mp4",)
 
 
 def test_an_address_is_known_without_its_password_and_never_taken_for_another(builder) -> None:
@@ -194,8 +215,10 @@ def test_the_last_video_of_a_dataset_can_go(builder) -> None:
     builder.publish(builder.unit("one", {"a": [builder.clip("a")]}))
     remove_videos(builder.storage, ["a.mp4"], builder.scratch)
     reader = open_dataset(builder.storage.uri)
-    assert (reader.version.version, reader.version.units, verify_dataset(reader)) == (2, (), [])
-    assert list(builder.storage.list()) == [".lock", "removed.json", "versions/000001.json", "versions/000002.json"]
+    assert (reader.version.version, len(reader.version.units), verify_dataset(reader)) == (2, 0, [])
+    kept = [".lock", "removed.json", "versions/000001.json", "versions/000002.json"]
+    assert [key for key in builder.storage.list() if not key.endswith(".parquet")] == kept
+    assert len(list(builder.storage.list())) == len(kept) + 1  # and the table of the empty version's units
 
 
 def test_a_damaged_list_of_removals_is_an_error(builder) -> None:

@@ -8,7 +8,9 @@ import pytest
 from infra.errors import ConfigError, DatasetError
 from infra.storage import Storage, open_storage
 from pipeline.dataset.compact import compact_dataset
+from pipeline.dataset.format import units_key
 from pipeline.dataset.reader import open_dataset
+from pipeline.dataset.units import units_digest
 from pipeline.dataset.vacuum import vacuum_dataset
 from pipeline.dataset.verify import verify_dataset
 from pipeline.dataset.versions import list_versions
@@ -72,6 +74,26 @@ def test_young_leftovers_stay(three: Storage, builder) -> None:
     builder.unit("young", {"g": [builder.clip("g")]})
     assert vacuum_dataset(three).keys == ()
     assert "shards/young.tar" in vacuum_dataset(three, grace_s=0.0).keys
+
+
+def test_the_units_of_a_publish_that_died_go_after_the_same_time_and_those_in_use_stay(three: Storage) -> None:
+    """Bug caught: tables of units that pile up for ever, or that of a version that is being published deleted."""
+    one, two = (open_dataset(three.uri, number).version for number in (1, 2))
+    tables = set(three.list("versions/")) - {f"versions/00000{number}.json" for number in (1, 2, 3)}
+    assert len(tables) == 3
+    newest = open_dataset(three.uri).version
+    died = two.units[1:].to_bytes()
+    orphan = units_key(units_digest(died))
+    three.write(orphan, died)
+    assert orphan not in vacuum_dataset(three).keys
+    age(three)
+    assert orphan in vacuum_dataset(three).keys
+    assert set(three.list("versions/")) > tables
+    vacuum_dataset(three, keep=1)
+    assert {key for key in three.list("versions/") if key.endswith(".parquet")} == tables - {
+        units_key(units_digest(version.units.to_bytes())) for version in (one, two)
+    }
+    assert open_dataset(three.uri).version == newest
 
 
 def test_what_a_plan_in_progress_needs_stays_however_old(three: Storage) -> None:

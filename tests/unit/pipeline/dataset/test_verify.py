@@ -8,7 +8,9 @@ import pyarrow.parquet as pq
 
 from pipeline.dataset.format import manifest_key, shard_key, version_key, videos_key
 from pipeline.dataset.reader import DatasetReader, open_dataset
+from pipeline.dataset.units import Units
 from pipeline.dataset.verify import verify_dataset
+from pipeline.dataset.versions import publish_version
 
 
 def test_a_whole_dataset_has_no_problem_and_every_unit_is_reported(small) -> None:
@@ -48,9 +50,9 @@ def test_truncated_absent_and_replaced_files_are_found_and_the_rest_is_still_che
 def _relist(builder, unit: str, **changes: object) -> DatasetReader:
     """Rewrite version 1 so that a unit's entry agrees with what was tampered with."""
     reader = open_dataset(builder.storage.uri)
-    units = tuple(entry.model_copy(update=changes) if entry.unit == unit else entry for entry in reader.version.units)
-    version = reader.version.model_copy(update={"units": units})
-    builder.storage.write(version_key(1), version.model_dump_json(by_alias=True).encode())
+    units = [entry.model_copy(update=changes) if entry.unit == unit else entry for entry in reader.version.units]
+    builder.storage.delete(version_key(1))
+    publish_version(builder.storage, reader.version.model_copy(update={"units": Units.of(units)}))
     return open_dataset(builder.storage.uri)
 
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from infra.errors import DatasetError
-from pipeline.dataset.format import version_key
+from pipeline.dataset.format import units_key, version_key
+from pipeline.dataset.units import Units
 from pipeline.dataset.versions import (
     bury_version,
     flat_settings,
@@ -13,7 +14,9 @@ from pipeline.dataset.versions import (
     list_versions,
     live_versions,
     load_version,
+    next_version,
     publish_version,
+    read_version,
 )
 
 
@@ -26,10 +29,55 @@ def test_a_version_comes_back_as_it_was_published(small, builder) -> None:
 
 def test_a_published_version_is_never_replaced(small, builder) -> None:
     """Bug caught: two writers that both believe to have published version 1."""
-    other = small.version.model_copy(update={"units": ()})
+    other = small.version.model_copy(update={"units": Units.of(())})
     with pytest.raises(DatasetError, match="another ingest"):
         publish_version(builder.storage, other)
     assert load_version(builder.storage, 1).units == small.version.units
+
+
+def test_a_version_of_the_older_schema_is_read_and_followed_by_one_of_the_newer(small, builder) -> None:
+    """Bug caught: an upgrade after which a dataset's own versions cannot be read, or units lost on the next night."""
+    storage, units = builder.storage, list(small.version.units)
+    tree = json.loads(storage.read(version_key(1)))
+    storage.delete(units_key(tree["units_sha256"]))
+    older = {name: value for name, value in tree.items() if name not in ("counts", "units_sha256")}
+    older |= {"schema": 2, "units": [entry.model_dump() for entry in units]}
+    storage.write(version_key(1), json.dumps(older).encode())
+    loaded = load_version(storage, 1)
+    assert loaded == small.version
+    assert read_version(storage, 1).counts == small.version.counts
+    publish_version(storage, next_version(loaded, loaded.units, "ingest"))
+    assert json.loads(storage.read(version_key(2)))["schema"] == 3
+    assert list(load_version(storage, 2).units) == units
+
+
+def test_the_table_of_units_is_there_before_the_version_that_names_it(small, builder) -> None:
+    """Bug caught: a publish that dies in between and leaves a version without units."""
+
+    class Full(type(builder.storage)):
+        def put_if_absent(self, key: str, data: bytes) -> bool:
+            raise OSError(f"disk full at {key}")
+
+    entry = builder.unit("three", {"e": [builder.clip("e")]})
+    made = next_version(small.version, small.version.units.extended([entry]), "ingest")
+    before = set(builder.storage.list("versions/"))
+    with pytest.raises(OSError, match="disk full at versions/000002"):
+        publish_version(Full(builder.storage.uri), made)
+    (table,) = set(builder.storage.list("versions/")) - before
+    assert Units.from_bytes(builder.storage.read(table)) == made.units
+    assert list_versions(builder.storage) == [1]
+
+
+@pytest.mark.parametrize("damage", ["absent", "other units", "no table"])
+def test_damaged_units_are_an_error_that_names_their_table(small, builder, damage: str) -> None:
+    """Bug caught: a table that was swapped or cut short, and pretraining on other shards than the version says."""
+    key = units_key(json.loads(builder.storage.read(version_key(1)))["units_sha256"])
+    builder.storage.delete(key)
+    if damage != "absent":
+        builder.storage.write(key, small.version.units[:1].to_bytes() if damage == "other units" else b"PAR1")
+    with pytest.raises(DatasetError, match=f"{key}, the units of version 1, is damaged or absent"):
+        load_version(builder.storage, 1)
+    assert [version.version for version in live_versions(builder.storage)] == [1]  # its totals can still be told
 
 
 def test_another_schema_is_refused_in_one_sentence(small, builder) -> None:
@@ -39,7 +87,9 @@ def test_another_schema_is_refused_in_one_sentence(small, builder) -> None:
     with pytest.raises(DatasetError, match="schema 99"):
         load_version(builder.storage, 1)
     builder.storage.write(version_key(1), json.dumps({**tree, "schema": 1}).encode())
-    with pytest.raises(DatasetError, match=r"schema 1, this code reads 2; ingest its sources anew into another --out"):
+    with pytest.raises(
+        DatasetError, match=r"schema 1, this code reads 2 and 3; ingest its sources anew into another --out"
+    ):
         load_version(builder.storage, 1)
 
 
@@ -83,7 +133,7 @@ def test_a_removed_version_names_the_one_that_can_be_read_in_its_place(small, bu
         load_version(storage, 1)
     assert [version.version for version in live_versions(storage)] == [3]
     assert list_versions(storage) == [1, 2, 3]
-    assert json.loads(storage.read(version_key(1))) == {"schema": 2, "version": 1, "removed": True, "successor": 2}
+    assert json.loads(storage.read(version_key(1))) == {"schema": 3, "version": 1, "removed": True, "successor": 2}
     bury_version(storage, 3, 1)
     with pytest.raises(DatasetError, match="is damaged"):
         load_version(storage, 1)

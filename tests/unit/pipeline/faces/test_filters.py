@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from pipeline.config import TrackConfig
-from pipeline.faces.filters import face_side, filter_reason
+from pipeline.faces.filters import face_side, filter_reason, judge_tracks
+from pipeline.faces.scan import Scan
 from pipeline.faces.track import Sighting
 from pipeline.rows import Detections, FaceTrack, FilterReason
 
@@ -50,3 +51,15 @@ def test_a_fade_from_black_counts_for_as_long_as_it_lasts():
 
     assert judged(100.0) is None  # the mean of the key frames is 14.5, that of the frames 33.5
     assert judged(5.0) is FilterReason.EXPOSURE
+
+
+def test_tracks_that_are_kept_are_numbered_without_gaps_and_the_others_are_counted():
+    """Catches a number that a track left out has used up, and frames counted twice where two faces are in sight."""
+    boxes_N4 = np.array([[0, 0, 10, 10], [200, 0, 300, 100]], np.float32)
+    seen = Detections(boxes_N4, np.full(2, 0.9, np.float32), np.zeros((2, 5, 2), np.float32))
+    key_frames = [(number, seen) for number in range(20)]
+    scan = Scan(frames=30, key_frames=key_frames, quality=[[(50.0, 120.0)] * 2] * 20)
+    judged = judge_tracks(scan, TrackConfig(), 25.0)
+    assert [track.track for track in judged.kept] == [0]
+    assert judged.kept[0].boxes_F4[0].tolist() == [200, 0, 300, 100]
+    assert (judged.filtered, judged.shown) == ({"too_small": 1}, 20)

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from infra.errors import ConfigError
-from pipeline.places import is_inside, local_path, locator, printable
+from pipeline.config import IngestConfig
+from pipeline.places import is_inside, local_path, locator, named_path, printable
 from pipeline.sources.content import content_digest
 from pipeline.sources.folder import looks_like_video
 from pipeline.sources.layouts import Layouts
-from pipeline.sources.listing import open_source
+from pipeline.sources.listing import check_sources, open_source
 
 MP4 = b"\x00\x00\x00\x20ftypisom" + bytes(200)
 
@@ -129,6 +130,36 @@ def test_a_single_file_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_containers_are_known_by_their_first_bytes(head: bytes, expected: bool) -> None:
     """Bug caught: sound or text taken for video, a container missed."""
     assert looks_like_video(head) is expected
+
+
+def test_a_folder_spelled_in_many_ways_is_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug caught: a folder whose every video is read anew, since it was named from another folder this time."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "videos ä").mkdir()
+    (tmp_path / "videos ä" / "x.mp4").write_bytes(MP4)
+    monkeypatch.chdir(tmp_path / "a")
+    whole = str(tmp_path / "videos ä")
+    quoted = whole.replace(" ", "%20")
+    spellings = ["../videos ä", "./../a//../videos ä/", f"{whole}/.", f"/{whole}", f"file://{quoted}", f"file:{quoted}"]
+    for spelling in [*spellings, f"file://localhost{quoted}"]:
+        assert [v.place for v in open_source(spelling, Layouts()).list()] == [f"{whole}/x.mp4"], spelling
+    assert [v.place for v in open_source("../videos ä/../videos ä/x.mp4", Layouts()).list()] == [f"{whole}/x.mp4"]
+    with pytest.raises(ConfigError, match=r"names the machine 'data'; for a path of this machine write file:///"):
+        open_source("file://data/videos", Layouts())
+    with pytest.raises(ConfigError, match="lies inside its source"):
+        check_sources(IngestConfig(sources=(f"file://{quoted}",), out=f"{whole}/out"))
+
+
+def test_links_keep_their_names_and_a_step_up_from_one_leads_where_the_system_goes(tmp_path: Path) -> None:
+    """Bug caught: labels lost with the folder's name; ``link/..`` read as the folder of the link."""
+    (tmp_path / "disk" / "release").mkdir(parents=True)
+    (tmp_path / "current").symlink_to(tmp_path / "disk" / "release")
+    assert named_path(str(tmp_path / "current")) == str(tmp_path / "current")
+    assert named_path(str(tmp_path / "current" / "..")) == str(tmp_path / "disk")
+    assert os.path.samefile(named_path(str(tmp_path / "current" / "..")), tmp_path / "current" / "..")
+    assert named_path("/../..") == "/"
+    raw = os.fsdecode(b"/b\xff")
+    assert named_path(raw) == raw == named_path("file:///b%FF") == named_path(f"file://{raw}")
 
 
 def test_inside_is_judged_after_links_are_resolved(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -311,3 +312,17 @@ def test_the_memory_is_a_cache_that_may_be_deleted_damaged_or_merged(
         night.storage.write(key, b"damaged")
     assert Seen(night.storage).get(ListedVideo("/v/1", "v", fingerprint="1")) is None
     assert "cannot be read" in caplog.text
+
+
+def test_what_was_seen_under_an_older_spelling_is_read_once_more_and_never_treated_again(tmp_path: Path) -> None:
+    """Bug caught: an upgrade after which a whole dataset's videos are ingested a second time."""
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "x.mp4").write_bytes(BODY)
+    os.utime(tmp_path / "v" / "x.mp4", (1e9, 1e9))
+    night, known = Night(tmp_path), Known({DIGEST: None})
+    (now,) = open_source(f"{tmp_path}/a/../v", Layouts()).list()
+    assert now.place == str(tmp_path / "v" / "x.mp4")
+    night(replace(now, place=f"{tmp_path}/a/../v/x.mp4"))  # as older versions spelled it
+    (read,) = night(now, known=known)
+    assert known.is_settled(read.digest)
+    assert night(now, known=known) == []

@@ -1,0 +1,81 @@
+"""Hostile videos: what the child process suffers, the command does not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from infra.errors import WeightsError
+from model.extract import extract
+from model.extract_config import ExtractConfig
+from model.nets.config import model_config
+from model.nets.factory import build_mae
+from model.video_windows import VideoWindows
+from model.weights import save_weights
+from pipeline.config import ClipConfig, LimitConfig
+from pipeline.media.encode import encode_clip
+from tests.support.clip_dataset import numbered
+
+SMALL = model_config(
+    "marlin_vit_tiny", image_size=112, encoder_dim=48, encoder_depth=1, encoder_heads=3, decoder_dim=32, decoder_depth=1
+)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("run") / "weights.safetensors"
+    save_weights(path, build_mae(SMALL).state_dict(), SMALL, {})
+    return path
+
+
+@pytest.fixture
+def run(weights, tmp_path, monkeypatch):
+    """Extract features of videos of these names with the hostile decoder; return what became of each."""
+    monkeypatch.setattr(VideoWindows, "worker", "tests.support.hostile_windows:Worker")
+
+    def extracted(*names: str, frames: int = 40, **limits):
+        for name in names:
+            (tmp_path / name).write_bytes(encode_clip(numbered(frames, 0)[0], 25.0, ClipConfig()))
+        cfg = ExtractConfig(
+            videos=tuple(str(tmp_path / name) for name in names), weights=str(weights), out=str(tmp_path / "out"),
+            crop="none", device="cpu", batch=1, limits=LimitConfig(chunk_frames=8, **limits),
+        )  # fmt: skip
+        return extract(cfg)
+
+    return extracted
+
+
+def test_a_video_that_crashes_or_hangs_costs_itself_and_the_next_is_done(run):
+    """Catches a command that a decoder's crash takes along, or that waits for ever."""
+    crashed, hung, good = run("crash.mp4", "hang.mp4", "good.mp4", attempts=1, deadline_base_s=5, deadline_per_s=0)
+    assert (crashed.features, crashed.reject) == (None, "crashed")
+    assert "SIGABRT" in crashed.detail
+    assert (hung.features, hung.reject) == (None, "timeout")
+    assert "deadline of 5 s" in hung.detail
+    assert len(np.load(good.features)) == len(good.windows) == 2
+
+
+@pytest.mark.slow
+def test_a_video_that_swells_costs_itself_and_the_next_is_done(run):
+    """Catches memory that only the kernel bounds, which kills the command."""
+    swollen, good = run("swell.mp4", "good.mp4", attempts=1, memory_mb=512)
+    assert (swollen.reject, good.reject) == ("out_of_memory", None)
+
+
+def test_a_child_that_dies_between_two_windows_is_followed_by_one_that_goes_on_there(run):
+    """Catches windows given twice or left out, and a video lost to somebody else's out-of-memory kill."""
+    once, good = run("once.mp4", "good.mp4", frames=130, hold_mb=0)
+    assert (once.reject, len(once.windows)) == (None, 5)
+    np.testing.assert_array_equal(np.load(once.features), np.load(good.features))
+
+
+def test_a_detector_that_cannot_be_had_is_no_video_s_fault(weights, tmp_path, monkeypatch):
+    """Catches a hundred videos rejected for a missing weight file."""
+    monkeypatch.setattr(VideoWindows, "worker", "tests.support.hostile_windows:NoDetector")
+    (tmp_path / "a.mp4").write_bytes(b"")
+    cfg = ExtractConfig(videos=(str(tmp_path / "a.mp4"),), weights=str(weights), out=str(tmp_path / "o"), device="cpu")
+    with pytest.raises(WeightsError, match="put them there"):
+        extract(cfg)
+    assert not list((tmp_path / "o").iterdir())
