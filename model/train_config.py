@@ -40,7 +40,10 @@ class DataConfig(BaseConfig):
     """MB (10^6 bytes) of shards whose sha256 is compared before ranks start; sizes of all are. The rest is checked clip
     by clip as it is read, and by ``marlin dataset verify``."""
     workers: int = Field(default=2, ge=1, le=128)
-    """Threads per rank that read and decode clips."""
+    """Threads per rank that read and decode clips, or processes."""
+    processes: bool = False
+    """Read in processes in place of threads. Threads hand out some hundreds of clips a second and rank, more cores or
+    not; a GPU may take more. Each process holds a ``cache_mb`` of its own and ``read_ahead`` batches."""
     read_ahead: int = Field(default=2, ge=1, le=64)
     """Batches per rank made in advance; each holds ~2.4 MB a clip at 224 pixels."""
     cache_mb: int = Field(default=0, ge=0)
@@ -263,6 +266,6 @@ _FREE: dict[str, Any] = {
         ),
         True,
     ),
-    "data": {"workers", "read_ahead", "cache_mb", "read_attempts", "probe_clips", "check_mb"},
+    "data": {"workers", "processes", "read_ahead", "cache_mb", "read_attempts", "probe_clips", "check_mb"},
 }  # fmt: skip
 """How a run is computed and watched, in pydantic's form of ``exclude``."""

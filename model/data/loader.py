@@ -1,14 +1,15 @@
-"""Batches for one rank, read ahead by threads; resumable to the clip.
+"""Batches for one rank, read ahead by threads or processes; resumable to the clip.
 
-Threads, not processes: decoding and tar reads release the interpreter lock, nothing needs to be pickled, and no worker
-can outlive its rank. What a step sees depends on neither their number nor their speed.
+Threads unless asked otherwise: decoding and tar reads release the interpreter lock, nothing needs to be pickled, and no
+worker can outlive its rank. What a step sees depends on neither their kind, nor their number, nor their speed.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
 from threading import Lock
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from infra.errors import CheckpointError
 from model.data.batch import ClipBatch, ClipSample, LoaderState, collate
 from model.data.order import assign
+from model.data.processes import Loads, batches_of_processes
 from pipeline.dataset.reader import DatasetReader
 
 
@@ -63,9 +65,10 @@ class ClipLoader:
         batch: clips of a global batch; ``world`` divides it.
         rank: of this process.
         world: number of ranks.
-        workers: threads.
-        read_ahead: batches made in advance.
+        workers: threads, or processes.
+        read_ahead: batches made in advance, by each process where there are some.
         pin_memory: put batches where a GPU copies from fastest.
+        opens: makes the same source in another process; None reads in threads.
     """
 
     def __init__(
@@ -78,11 +81,14 @@ class ClipLoader:
         workers: int = 2,
         read_ahead: int = 2,
         pin_memory: bool = False,
+        opens: Callable[[], Loads] | None = None,
     ) -> None:
         self._source, self._batch, self._rank, self._world = source, batch, rank, world
         self._read_ahead, self._pin = read_ahead, pin_memory
         self._step = 0
         self._pending: deque[_Share] = deque()
+        self._workers, self._opens = workers, opens
+        self._stream: Iterator[ClipBatch] | None = None
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="clip")
         assign(0, rank, world, batch)  # refuses a batch that does not divide, before any work
 
@@ -95,15 +101,29 @@ class ClipLoader:
         Raises:
             ProjectError: a clip could not be read or decoded.
         """
+        batch = self._from_threads() if self._opens is None else self._from_processes(self._opens)
+        self._step += 1
+        return batch
+
+    def _from_threads(self) -> ClipBatch:
         while len(self._pending) <= self._read_ahead:
-            positions = assign(self._step + len(self._pending), self._rank, self._world, self._batch)
+            positions = self._positions(self._step + len(self._pending))
             share = _Share(len(positions), self._pin)
             share.futures = [self._pool.submit(self._load, share, *place) for place in enumerate(positions)]
             self._pending.append(share)
         share = self._pending.popleft()
-        batch = collate([future.result() for future in share.futures], share.clips_BTHWC)
-        self._step += 1
-        return batch
+        return collate([future.result() for future in share.futures], share.clips_BTHWC)
+
+    def _from_processes(self, opens: Callable[[], Loads]) -> ClipBatch:
+        if self._stream is None:
+            self._stream = batches_of_processes(
+                opens, map(self._positions, count(self._step)), processes=self._workers, read_ahead=self._read_ahead,
+                pin_memory=self._pin,
+            )  # fmt: skip
+        return next(self._stream)
+
+    def _positions(self, step: int) -> range:
+        return assign(step, self._rank, self._world, self._batch)
 
     def state_dict(self) -> LoaderState:
         """Return where the run stands. Clips read ahead and not yet handed out do not count as seen."""
@@ -136,7 +156,7 @@ class ClipLoader:
         self._step = steps
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads, or the processes."""
         self._drop_pending()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -144,6 +164,7 @@ class ClipLoader:
         return share.fill(place, self._source.load(position))
 
     def _drop_pending(self) -> None:
+        self._stream = None  # its processes end with it
         while self._pending:
             for future in self._pending.popleft().futures:
                 future.cancel()

@@ -7,7 +7,7 @@ import logging
 from model.data.source import ClipSource
 from model.train.networks import model_shape
 from model.train_config import PretrainConfig
-from pipeline.dataset.reader import DatasetReader
+from pipeline.dataset.reader import DatasetReader, open_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -35,3 +35,8 @@ def open_validation(cfg: PretrainConfig, reader: DatasetReader) -> ClipSource | 
         logger.warning("version %d has no '%s' clip; nothing is validated", reader.version.version, cfg.data.val_split)
         return None
     return open_source(cfg, reader, cfg.data.val_split)
+
+
+def reopen_training(cfg: PretrainConfig, version: int) -> ClipSource:
+    """Return the training clips of a version, opened anew: in a process that only reads."""
+    return open_source(cfg, open_dataset(cfg.data.dataset, version), cfg.data.split)

@@ -14,6 +14,7 @@ import ctypes
 import logging
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,7 +35,7 @@ from model.train.meter import Meter, total_peak
 from model.train.networks import build_networks, clip_flops
 from model.train.result import WeightWriter
 from model.train.run_folder import FAILURE, WEIGHTS, busy, hold_run
-from model.train.sources import open_source, open_validation
+from model.train.sources import open_source, open_validation, reopen_training
 from model.train.trainer import StopSignal, Trainer
 from model.train.validate import Validation
 from model.train_config import PretrainConfig
@@ -96,6 +97,7 @@ def run_rank(cfg: PretrainConfig, run_dir: Path) -> ExitStatus:
     loader = ClipLoader(
         source, cfg.global_batch, rank=rank, world=world, workers=cfg.data.workers, read_ahead=cfg.data.read_ahead,
         pin_memory=device.type == "cuda",
+        opens=partial(reopen_training, cfg, reader.version.version) if cfg.data.processes else None,
     )  # fmt: skip
     sink = open_metrics(run_dir, enabled=rank == 0)
     validation = Validation(

@@ -1,12 +1,19 @@
 """The loader: the same batches for any number of ranks and workers, resumable to the clip."""
 
+import os
+import signal
+from functools import partial
+
 import pytest
 import torch
 
-from infra.errors import CheckpointError, ConfigError
-from model.data.batch import ClipBatch
+from infra.errors import CheckpointError, ConfigError, MediaError, TrainingError
+from model.data.batch import ClipBatch, ClipSample
 from model.data.loader import ClipLoader
+from model.data.source import ClipSource
+from model.nets.config import model_config
 from model.train_config import MaskConfig
+from pipeline.dataset.reader import open_dataset
 
 
 def batches(source, count: int, batch: int = 4, **options) -> list[ClipBatch]:
@@ -96,3 +103,44 @@ def test_the_decoder_s_targets_travel_with_the_batch(open_numbered):
     assert not (batch.is_target_BL & ~batch.is_masked_BL).any()
     assert torch.equal(torch.cat([part.is_target_BL for part in batch.split(2)]), batch.is_target_BL)
     assert torch.equal(batches(open_numbered(), 1)[0].is_masked_BL, batch.is_masked_BL)
+
+
+def reopened(dataset: str, damaged: int = -1, kill: int = -1) -> ClipSource:
+    """What a process opens; ``damaged`` and ``kill`` are positions that fail, and that end their process."""
+    source = ClipSource(open_dataset(dataset), "train", model_config("marlin_vit_tiny"), MaskConfig(), seed=0)
+    load = source.load
+
+    def trapped(position: int) -> ClipSample:
+        if position == damaged:
+            raise MediaError("clip 5 cannot be decoded: it is damaged")
+        if position == kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return load(position)
+
+    source.load = trapped  # type: ignore[method-assign]
+    return source
+
+
+@pytest.mark.slow
+def test_processes_give_the_batches_that_threads_give_also_from_the_middle(open_numbered, numbered_dataset):
+    """Catches an order that depends on which process is first, and a stream that begins anew after a resume."""
+    wanted = batches(open_numbered(), 5)
+    loader = ClipLoader(open_numbered(), 4, workers=2, opens=partial(reopened, str(numbered_dataset)))
+    assert all(same(next(loader), batch) for batch in wanted[:2])
+    loader.load_state_dict({"version": 1, "seed": 0, "clips_seen": 12})
+    assert all(same(next(loader), batch) for batch in wanted[3:])
+    loader.close()
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_in_a_process_is_said_in_its_own_words(open_numbered, numbered_dataset):
+    """Catches a clip that is skipped, a traceback as a sentence, and a wait for a process that was killed."""
+    for trap, error, words in (
+        ("damaged", MediaError, "^clip 5 cannot be"),
+        ("kill", TrainingError, "^a process that reads"),
+    ):
+        loader = ClipLoader(open_numbered(), 4, workers=1, opens=partial(reopened, str(numbered_dataset), **{trap: 5}))
+        next(loader)
+        with pytest.raises(error, match=words):
+            next(loader)
+        loader.close()

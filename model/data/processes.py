@@ -1,0 +1,64 @@
+"""Batches made in processes: for GPUs that take more clips than one interpreter can hand out.
+
+Threads share an interpreter, which decoding leaves for most of the time but not for all: some hundreds of clips a
+second and rank, however many cores. PyTorch's DataLoader has the processes, the shared memory and the pinning; what is
+read stays a function of the positions alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from torch.utils.data import DataLoader, Dataset
+
+from infra.errors import ProjectError, TrainingError
+from model.data.batch import ClipBatch, ClipSample, collate
+
+
+class Loads(Protocol):
+    """What opens in each process."""
+
+    def load(self, position: int) -> ClipSample:
+        """Return the sample at ``position``."""
+        ...
+
+
+class _Opened(Dataset[ClipSample]):
+    """Samples by position. Each process opens its own source: locks and connections do not travel."""
+
+    def __init__(self, opens: Callable[[], Loads]) -> None:
+        self._opens, self._source = opens, None
+
+    def __getitem__(self, position: int) -> ClipSample:
+        if self._source is None:
+            self._source = self._opens()
+        return self._source.load(position)
+
+
+def batches_of_processes(
+    opens: Callable[[], Loads], shares: Iterable[range], *, processes: int, read_ahead: int, pin_memory: bool
+) -> Iterator[ClipBatch]:
+    """Yield the batch of each share of positions, in order.
+
+    Args:
+        opens: makes a source in a process; pickled, so a function of a module with its arguments.
+        shares: positions of each batch, possibly without end.
+        processes: how many; each makes whole batches.
+        read_ahead: batches that each of them makes in advance.
+        pin_memory: put batches where a GPU copies from fastest.
+
+    Raises:
+        ProjectError: what a source raised, in its own words.
+        TrainingError: a process died.
+    """
+    loader = DataLoader(
+        _Opened(opens), batch_sampler=map(list, shares), num_workers=processes, collate_fn=collate,
+        pin_memory=pin_memory, prefetch_factor=read_ahead, multiprocessing_context="forkserver",
+    )  # fmt: skip
+    try:
+        yield from loader
+    except ProjectError as error:  # DataLoader puts the traceback of the process before the sentence
+        raise type(error)(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
+    except RuntimeError as error:
+        raise TrainingError(f"a process that reads clips ended ({str(error).splitlines()[0]})") from error
