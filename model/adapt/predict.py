@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,8 @@ from infra.device import pick_device
 from infra.errors import ConfigError, WeightsError
 from infra.fetch import file_digest
 from infra.paths import input_file, output_folder
+from infra.progress import Progress
+from model.adapt.annotate import ScoredFace, annotate
 from model.adapt.classifier import Classifier
 from model.adapt.encoder import head_of, pretrained_encoder
 from model.adapt.files import replaced
@@ -31,10 +33,12 @@ from model.weights import LoadedWeights, load_weights
 from pipeline.faces.backend import build_detector
 from pipeline.media.decode import VideoFrames
 from pipeline.media.probe import probe
+from pipeline.media.video_file import write_video
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+TimedFrame = tuple[float, np.ndarray]
 MOST_LINES = 6
 """Outputs drawn in one plot: those that vary most."""
 
@@ -53,6 +57,7 @@ class Prediction:
 
     scores: Path
     plot: Path
+    annotated: Path | None
     cam: Path | None
     outputs: tuple[str, ...]
     faces: dict[int | None, np.ndarray]
@@ -62,8 +67,8 @@ class Prediction:
 def predict(cfg: PredictConfig) -> Prediction:
     """Score every face of ``cfg.video`` over time.
 
-    The ``.json`` has one entry a face: its mean scores, and the scores of each window with frames and seconds. The
-    ``.png`` draws them over time.
+    The ``.json`` has one entry a face: its mean scores, the scores of each window with frames and seconds, and its box
+    in each frame. The ``.png`` draws scores over time, ``-annotated.mp4`` both into the video's frames, without sound.
 
     Raises:
         ConfigError: no such video, or no such output to explain.
@@ -84,24 +89,34 @@ def predict(cfg: PredictConfig) -> Prediction:
     )  # fmt: skip
     explained = task.outputs.index(cfg.explain) if cfg.explain else None
     scores_NK, best = _scores(cfg, classifier, task, plan, frames, weights.config.image_size, device, explained)
+    faces = _scored_faces(plan, scores_NK)
     licences = tuple(map(str, weights.provenance.get("adapted_on_licences", ("weights: not stated by the file",))))
     record = {
         "video": video.name, "sha256": file_digest(video), "task": task._asdict(), "weights_sha256": weights.digest,
         "licences": licences, "crop": plan.crop, "fps": info.fps, "frames": plan.frames,
-        "faces": _faces(plan, scores_NK, task, info.fps),
+        "faces": [_record(face, task, info.fps) for face in faces],
     }  # fmt: skip
     path, plot = out / f"{video.stem}.json", out / f"{video.stem}.png"
     with replaced(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
     _draw(plot, plan, scores_NK, task, info.fps)
+    annotated = None
+    if cfg.annotate:
+        annotated = out / f"{video.stem}-annotated.mp4"
+        with (
+            Progress(f"annotate {video.name}", plan.frames, unit="frame") as progress,
+            replaced(annotated) as temporary,
+        ):
+            drawn = annotate(frames.iter_timed(), faces, task.outputs, task.kind, warns=task.name == "deepfake")
+            write_video(temporary, _counted(drawn, progress), info.fps)
     cam = None
     if explained is not None:
         cam = out / f"{video.stem}-cam.png"
         rows = [overlay(clip_THWC, grad_cam(classifier, clip_THWC, explained)) for _, clip_THWC in best.values()]
         _, data = cv2.imencode(".png", np.concatenate(rows)[..., ::-1])
         cam.write_bytes(data.tobytes())
-    faces = {track: scores_NK[rows_].mean(axis=0) for track, rows_ in _rows_by_track(plan).items()}
-    return Prediction(path, plot, cam, task.outputs, faces, licence_note(licences))
+    means = {face.track: face.scores_NK.mean(axis=0) for face in faces}
+    return Prediction(path, plot, annotated, cam, task.outputs, means, licence_note(licences))
 
 
 def adapted_task(weights: LoadedWeights, path: str) -> AdaptedTask:
@@ -156,22 +171,36 @@ def _rows_by_track(plan: WindowPlan) -> dict[int | None, list[int]]:
     return rows
 
 
-def _faces(plan: WindowPlan, scores_NK: np.ndarray, task: AdaptedTask, fps: float) -> list[dict[str, Any]]:
-    return [
-        {
-            "track": track,
-            "mean": _named(task.outputs, scores_NK[rows].mean(axis=0)),
-            "windows": [
-                {
-                    "start_frame": (indices := plan.windows[row].indices)[0], "end_frame": indices[-1] + 1,
-                    "start_s": round(indices[0] / fps, 6), "end_s": round((indices[-1] + 1) / fps, 6),
-                    "scores": _named(task.outputs, scores_NK[row]),
-                }
-                for row in rows
-            ],
-        }
-        for track, rows in _rows_by_track(plan).items()
-    ]  # fmt: skip
+def _counted(frames: Iterable[TimedFrame], progress: Progress) -> Iterator[TimedFrame]:
+    for frame in frames:
+        yield frame
+        progress.update()
+
+
+def _scored_faces(plan: WindowPlan, scores_NK: np.ndarray) -> list[ScoredFace]:
+    faces = []
+    for track, rows in _rows_by_track(plan).items():
+        path = None if track is None else plan.tracks[track]
+        spans = [(plan.windows[row].indices[0], plan.windows[row].indices[-1] + 1) for row in rows]
+        start, boxes_F4 = (path.start, path.boxes_F4) if path else (0, None)
+        faces.append(ScoredFace(track, start, boxes_F4, np.array(spans), scores_NK[rows]))
+    return faces
+
+
+def _record(face: ScoredFace, task: AdaptedTask, fps: float) -> dict[str, Any]:
+    return {
+        "track": face.track,
+        "mean": _named(task.outputs, face.scores_NK.mean(axis=0)),
+        "windows": [
+            {
+                "start_frame": start, "end_frame": end, "start_s": round(start / fps, 6), "end_s": round(end / fps, 6),
+                "scores": _named(task.outputs, scores_K),
+            }
+            for (start, end), scores_K in zip(face.spans_N2.tolist(), face.scores_NK, strict=True)
+        ],
+        "start_frame": face.start,
+        "boxes": None if face.boxes_F4 is None else face.boxes_F4.astype(float).round(1).tolist(),
+    }  # fmt: skip
 
 
 def _named(outputs: Sequence[str], scores_K: np.ndarray) -> dict[str, float]:
