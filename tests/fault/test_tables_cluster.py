@@ -20,10 +20,10 @@ from model.train.checkpoint_folder import list_checkpoints
 from tests.support.clip_dataset import drawn_face, write_clip_dataset
 from tests.support.ray_nodes import commands, lose, ray_nodes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1100)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 40
-PATIENCE_S = 240
+PATIENCE_S = 400
 
 
 def _size(dim: int) -> dict:
