@@ -1,7 +1,7 @@
-"""What pretraining should cost on H100s, from shapes alone: ``python -m benchmarks.gpu_budget`` prints the tables.
+"""What pretraining should cost on many H100s, from shapes and shares: ``python -m benchmarks.gpu_budget``.
 
-No GPU was at hand: this is arithmetic, not a measurement. The assumptions are the constants below; docs/gpu-budget.md
-says where they come from and what follows.
+Arithmetic, not a measurement; the shares were measured on one GPU (``benchmarks.gpu_step``). docs/gpu-budget.md says
+where the constants below come from and what follows.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from model.train_config import OptimConfig
 
 PEAK_FLOPS, HBM_BYTES = 989e12, 3.35e12
 """H100 SXM: dense bf16, and its memory, per second (data sheet)."""
-MATMUL_SHARE, HBM_SHARE = 0.65, 0.8
-"""Of those, what products of these sizes and element-wise kernels reach."""
+MATMUL_SHARE, ATTENTION_SHARE, HBM_SHARE = 0.7, 0.29, 0.8
+"""Of those, what matrix products, attention (with what it computes again) and element-wise kernels reach."""
+GAPS = 0.11
+"""Of a step, when the GPU waits for its next kernel."""
 NVLINK_BYTES, NETWORK_BYTES, OVERLAP = 350e9, 40e9, 0.5
 """All-reduce bandwidth of a GPU within a node, and between nodes at 400 Gbit/s each; share hidden by the backward."""
-ELEMENTWISE, ELEMENTWISE_COMPILED, KEPT = 100, 45, 18
+ELEMENTWISE, ELEMENTWISE_COMPILED, KEPT = 200, 100, 18
 """Times a token's width that a block reads and writes besides its products, both passes, one kernel an operation and
 where ``torch.compile`` fuses them; and that it keeps for the backward pass."""
 OPTIMIZER_BYTES = 30
@@ -56,24 +58,26 @@ def budget(cfg: ModelConfig, batch: int, nodes: int) -> Budget:
     gpus = nodes * GPUS_PER_NODE
     visible = visible_tokens(cfg.grid, RATIO)
     flops = batch * step_flops(cfg, visible, cfg.tokens - visible)
+    scores = visible**2 * cfg.encoder_depth * cfg.encoder_dim + cfg.tokens**2 * cfg.decoder_depth * cfg.decoder_dim
+    attention = batch * 3 * 4 * scores
     with torch.device("meta"):
         networks = build_mae(cfg), build_discriminator(cfg)
     parameters = sum(p.numel() for network in networks for p in network.parameters())
     widths = visible * cfg.encoder_depth * cfg.encoder_dim + cfg.tokens * cfg.decoder_depth * cfg.decoder_dim
-    matmul_s = flops / (PEAK_FLOPS * MATMUL_SHARE)
+    matmul_s = ((flops - attention) / MATMUL_SHARE + attention / ATTENTION_SHARE) / PEAK_FLOPS
     elementwise_s = batch * 2 * ELEMENTWISE * widths / (HBM_BYTES * HBM_SHARE)
     optimizer_s = OPTIMIZER_BYTES * parameters / gpus / (HBM_BYTES * HBM_SHARE)
     # gradients are reduced in fp32, weights gathered in bf16: a ring moves (n − 1) / n of either
     link = NVLINK_BYTES if nodes == 1 else NETWORK_BYTES
     exchange_s = (2 * 4 + 2) * parameters * (gpus - 1) / gpus / link * (1 - OVERLAP)
-    step_s = matmul_s + elementwise_s + optimizer_s + exchange_s
-    compiled_s = step_s - elementwise_s * (1 - ELEMENTWISE_COMPILED / ELEMENTWISE)
+    step_s = (matmul_s + elementwise_s + optimizer_s + exchange_s) / (1 - GAPS)
+    compiled_s = step_s - elementwise_s * (1 - ELEMENTWISE_COMPILED / ELEMENTWISE) / (1 - GAPS)
     patches = 4 * (cfg.tokens - visible) * cfg.patch_values * 4  # target, prediction, its gradient, D's copy
     held = parameters * (2 + 4 + 4 + 12 / gpus) + batch * (2 * KEPT * widths + patches)
     return Budget(
         matmul_s, elementwise_s, optimizer_s, exchange_s, step_s, flops / step_s / PEAK_FLOPS,
         flops / compiled_s / PEAK_FLOPS, held,
-        gpus * batch / step_s, nodes * NODE_CORES / CLIP_CORE_S,
+        gpus * batch / compiled_s, nodes * NODE_CORES / CLIP_CORE_S,
     )  # fmt: skip
 
 

@@ -143,9 +143,18 @@ def adapt(cfg: AdaptConfig, run: RunFolder = None) -> None:
     print(f"run {done.run_dir}")
 
 
-@command(app, Door("video", "VIDEO"), WEIGHTS, Door("out", "DIR", "--out"), Door("explain", "OUTPUT", "--explain"))
+@command(
+    app,
+    Door("video", "VIDEO"),
+    WEIGHTS,
+    Door("out", "DIR", "--out"),
+    Door("explain", "OUTPUT", "--explain", needed=False),
+)
 def predict(cfg: PredictConfig) -> None:
-    """Score the faces of a video over time with an adapted encoder: JSON, a plot and, if wanted, Grad-CAM."""
+    """Score the faces of a video over time with an adapted encoder: JSON, a plot, the video with boxes and scores.
+
+    Grad-CAM of an output is drawn if wanted.
+    """
     from model.adapt.predict import predict as run_predict
     from pipeline.rejects import RejectError
 
@@ -158,7 +167,7 @@ def predict(cfg: PredictConfig) -> None:
         best = sorted(zip(done.outputs, scores_K.tolist(), strict=True), key=lambda pair: -pair[1])[:5]
         who = "whole frame" if track is None else f"face {track}"
         print(f"{who}: {', '.join(f'{name} {score:.3f}' for name, score in best)}")
-    print("\n".join(str(path) for path in (done.scores, done.plot, done.cam) if path))
+    print("\n".join(str(path) for path in (done.scores, done.plot, done.annotated, done.cam) if path))
     if done.note:
         print(done.note)
 

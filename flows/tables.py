@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.tables_config import TablesConfig
@@ -19,20 +23,24 @@ from flows.tables_report import RESULT, write_tables
 from infra.config import dump_config
 from infra.errors import ProjectError
 from infra.launcher import die_with_parent
+from infra.ray_job import ray_machines
 from model.weights import WEIGHTS_FILE
 from pipeline.dataset.reader import open_dataset
 
 DONE = {"pretrain": WEIGHTS_FILE, "adapt": RESULT}
 """The last file of a run: with it, it is finished."""
 LOG = "output.log"
+MODULE = "flows.cli"
+Start = Callable[[list[str], Path], tuple[int, str]]
+"""Runs ``marlin`` with some arguments, its output appended to a file: exit code and last line."""
 
 
 class CellError(ProjectError):
     """A run of a table failed; its sentence stands in the table."""
 
 
-@task(name="cell", task_run_name="{run.folder.name}")
-def run_cell(run: Run, gpu: str) -> Path:
+@task(name="cell", task_run_name="{run.folder.name}", cache_policy=NO_CACHE)
+def run_cell(run: Run, start: Start) -> Path:
     """Run one command in a process of its own, or find it finished.
 
     Raises:
@@ -43,16 +51,50 @@ def run_cell(run: Run, gpu: str) -> Path:
     if run.needs is not None and not (run.needs / DONE["pretrain"]).exists():
         raise CellError(f"its encoder is not there ({run.needs.name})")
     run.folder.mkdir(parents=True, exist_ok=True)
-    settings = run.folder / "cell.yaml"
+    settings, log = run.folder / "cell.yaml", run.folder / LOG
     settings.write_text(dump_config(run.cfg), encoding="utf-8")
-    command = [sys.executable, "-m", "flows.cli", run.command, "--config", str(settings), "--run", str(run.folder)]
-    environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})}
-    with (run.folder / LOG).open("ab") as log:
-        done = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False, preexec_fn=die_with_parent)
-    if done.returncode:
-        said = (run.folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise CellError(said[-1].removeprefix("marlin: ") if said else f"it ended with code {done.returncode}")
+    code, last = start([run.command, "--config", str(settings), "--run", str(run.folder)], log)
+    if code:
+        raise CellError(last.removeprefix("marlin: ") or f"it ended with code {code}")
     return run.folder
+
+
+@contextlib.contextmanager
+def launcher(cfg: TablesConfig) -> Iterator[Start]:
+    """Give what starts cells: on the Ray cluster, or here, each with a GPU that is free.
+
+    Raises:
+        ConfigError: no cluster answers, or none of its machines has what a cell reserves.
+    """
+    launch = cfg.launch
+    if launch.ray_gpus is not None:
+        with ray_machines(gpus=launch.ray_gpus, cpus=launch.cpus, retries=launch.max_restarts) as machines:
+            yield lambda arguments, log: machines.run(MODULE, arguments, log=log)
+        return
+    free: SimpleQueue[str] = SimpleQueue()
+    for gpu in itertools.islice(itertools.cycle(_gpus() if cfg.parallel > 1 else [""]), cfg.parallel):
+        free.put(gpu)
+
+    def start(arguments: list[str], log: Path) -> tuple[int, str]:
+        gpu = free.get()
+        try:
+            return run_here(arguments, log, gpu)
+        finally:
+            free.put(gpu)
+
+    yield start
+
+
+def run_here(arguments: list[str], log: Path, gpu: str) -> tuple[int, str]:
+    """Run ``marlin`` on this machine, with one GPU unless ``gpu`` is empty; return exit code and last line."""
+    environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})}
+    command = [sys.executable, "-m", MODULE, *arguments]
+    with log.open("ab") as output:
+        done = subprocess.run(
+            command, stdout=output, stderr=output, env=environment, check=False, preexec_fn=die_with_parent
+        )
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return done.returncode, lines[-1] if lines else ""
 
 
 @flow(name="ablation", flow_run_name="tables into {cfg.work}", log_prints=False)
@@ -60,27 +102,27 @@ def ablation_flow(cfg: TablesConfig) -> Path:
     """Fill the tables and return the page. A cell that fails leaves the others alone and can be run again.
 
     Raises:
-        ConfigError: nothing can be filled.
+        ConfigError: nothing can be filled, or no machine of the Ray cluster has what a cell reserves.
         DatasetError: a dataset is not there.
     """
     cfg = pinned(cfg)
     plan = plan_tables(cfg)
-    failures = run_all(plan, cfg.parallel)
+    with launcher(cfg) as start:
+        failures = run_all(plan, start)
     page = write_tables(cfg, plan, failures)
     create_markdown_artifact(key="tables", markdown=page.read_text(encoding="utf-8"))
     return page
 
 
-def run_all(plan: TablesPlan, parallel: int) -> dict[Path, str]:
+def run_all(plan: TablesPlan, start: Start) -> dict[Path, str]:
     """Run every cell, pretrainings before what needs them; return why cells failed."""
-    gpus = itertools.cycle(_gpus() if parallel > 1 else [""])
     failures: dict[Path, str] = {}
     for command in ("pretrain", "adapt"):
-        futures = [(run, run_cell.submit(run, next(gpus))) for run in plan.runs if run.command == command]
+        futures = [(run, run_cell.submit(run, start)) for run in plan.runs if run.command == command]
         for run, future in futures:
-            future.wait()
-            if not future.state.is_completed():
-                failures[run.folder] = str(future.state.message or "failed").partition("\n")[0]
+            outcome = future.result(raise_on_failure=False)
+            if isinstance(outcome, Exception):
+                failures[run.folder] = str(outcome).partition("\n")[0] or type(outcome).__name__
     return failures
 
 

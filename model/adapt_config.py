@@ -176,7 +176,10 @@ class PredictConfig(BaseConfig):
     weights: str = ""
     """``adapted.safetensors`` of ``marlin adapt``, or the folder of that run."""
     out: str = "predictions"
-    """Folder that receives ``<stem>.json``, ``<stem>.png`` and, with ``explain``, ``<stem>-cam.png``."""
+    """Folder that receives ``<stem>.json``, ``<stem>.png``, ``<stem>-annotated.mp4`` and, with ``explain``,
+    ``<stem>-cam.png``."""
+    annotate: bool = True
+    """Write the video again with each face's box, number and scores; False saves its decoding and encoding."""
     explain: str = ""
     """Name of an output whose Grad-CAM is drawn over each face's highest-scoring window; empty draws none."""
     crop: Literal["auto", "face", "none"] = "auto"

@@ -18,6 +18,8 @@ from infra.device import pick_device
 from infra.errors import ConfigError, WeightsError
 from infra.fetch import file_digest
 from infra.paths import input_file, output_folder
+from model.adapt.annotate import ScoredFace
+from model.adapt.annotated_video import Annotation, write_annotated
 from model.adapt.classifier import Classifier
 from model.adapt.encoder import head_of, pretrained_encoder
 from model.adapt.files import replaced
@@ -51,6 +53,7 @@ class Prediction:
 
     scores: Path
     plot: Path
+    annotated: Path | None
     cam: Path | None
     outputs: tuple[str, ...]
     faces: dict[int | None, np.ndarray]
@@ -60,13 +63,13 @@ class Prediction:
 def predict(cfg: PredictConfig) -> Prediction:
     """Score every face of ``cfg.video`` over time.
 
-    The ``.json`` has one entry a face: its mean scores, and the scores of each window with frames and seconds. The
-    ``.png`` draws them over time.
+    The ``.json`` has one entry a face: its mean scores, the scores of each window with frames and seconds, and its box
+    in each frame. The ``.png`` draws scores over time, ``-annotated.mp4`` both into the video's frames, without sound.
 
     Raises:
         ConfigError: no such video, or no such output to explain.
         WeightsError: the weights are not those of an adapted encoder.
-        RejectError: the video cannot be decoded, shows no face, or costs more than ``cfg.limits``.
+        RejectError: the video cannot be decoded, or shows no face.
     """
     video, out = input_file(cfg.video), output_folder(cfg.out)
     weights, device = load_weights(cfg.weights), pick_device(cfg.device)
@@ -83,25 +86,36 @@ def predict(cfg: PredictConfig) -> Prediction:
         plan = videos.look(video)
         batches = videos.batches(video, plan, cfg.batch)
         scores_NK, best = _scores(classifier, task, plan, batches, device, explained)
-    fps = plan.info.fps
+    fps, faces = plan.info.fps, _scored_faces(plan, scores_NK)
     licences = tuple(map(str, weights.provenance.get("adapted_on_licences", ("weights: not stated by the file",))))
     record = {
         "video": video.name, "sha256": file_digest(video), "task": task._asdict(), "weights_sha256": weights.digest,
         "licences": licences, "crop": plan.crop, "fps": fps, "frames": plan.frames,
-        "faces": _faces(plan, scores_NK, task, fps),
+        "faces": [_record(face, task, fps) for face in faces],
     }  # fmt: skip
     path, plot = out / f"{video.stem}.json", out / f"{video.stem}.png"
     with replaced(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
     _draw(plot, plan, scores_NK, task, fps)
+    annotated = None
+    if cfg.annotate:
+        annotated = out / f"{video.stem}-annotated.mp4"
+        with replaced(annotated) as temporary:
+            write_annotated(
+                Annotation(
+                    str(video), str(temporary), plan.frames, fps, tuple(faces), task.outputs, task.kind,
+                    task.name == "deepfake",
+                ),
+                cfg.limits,
+            )  # fmt: skip
     cam = None
     if explained is not None:
         cam = out / f"{video.stem}-cam.png"
         rows = [overlay(clip_THWC, grad_cam(classifier, clip_THWC, explained)) for _, clip_THWC in best.values()]
         _, data = cv2.imencode(".png", np.concatenate(rows)[..., ::-1])
         cam.write_bytes(data.tobytes())
-    faces = {track: scores_NK[rows_].mean(axis=0) for track, rows_ in _rows_by_track(plan).items()}
-    return Prediction(path, plot, cam, task.outputs, faces, licence_note(licences))
+    means = {face.track: face.scores_NK.mean(axis=0) for face in faces}
+    return Prediction(path, plot, annotated, cam, task.outputs, means, licence_note(licences))
 
 
 def adapted_task(weights: LoadedWeights, path: str) -> AdaptedTask:
@@ -149,22 +163,30 @@ def _rows_by_track(plan: WindowPlan) -> dict[int | None, list[int]]:
     return rows
 
 
-def _faces(plan: WindowPlan, scores_NK: np.ndarray, task: AdaptedTask, fps: float) -> list[dict[str, Any]]:
-    return [
-        {
-            "track": track,
-            "mean": _named(task.outputs, scores_NK[rows].mean(axis=0)),
-            "windows": [
-                {
-                    "start_frame": (indices := plan.windows[row].indices)[0], "end_frame": indices[-1] + 1,
-                    "start_s": round(indices[0] / fps, 6), "end_s": round((indices[-1] + 1) / fps, 6),
-                    "scores": _named(task.outputs, scores_NK[row]),
-                }
-                for row in rows
-            ],
-        }
-        for track, rows in _rows_by_track(plan).items()
-    ]  # fmt: skip
+def _scored_faces(plan: WindowPlan, scores_NK: np.ndarray) -> list[ScoredFace]:
+    faces = []
+    for track, rows in _rows_by_track(plan).items():
+        path = None if track is None else plan.tracks[track]
+        spans = [(plan.windows[row].indices[0], plan.windows[row].indices[-1] + 1) for row in rows]
+        start, boxes_F4 = (path.start, path.boxes_F4) if path else (0, None)
+        faces.append(ScoredFace(track, start, boxes_F4, np.array(spans), scores_NK[rows]))
+    return faces
+
+
+def _record(face: ScoredFace, task: AdaptedTask, fps: float) -> dict[str, Any]:
+    return {
+        "track": face.track,
+        "mean": _named(task.outputs, face.scores_NK.mean(axis=0)),
+        "windows": [
+            {
+                "start_frame": start, "end_frame": end, "start_s": round(start / fps, 6), "end_s": round(end / fps, 6),
+                "scores": _named(task.outputs, scores_K),
+            }
+            for (start, end), scores_K in zip(face.spans_N2.tolist(), face.scores_NK, strict=True)
+        ],
+        "start_frame": face.start,
+        "boxes": None if face.boxes_F4 is None else face.boxes_F4.astype(float).round(1).tolist(),
+    }  # fmt: skip
 
 
 def _named(outputs: Sequence[str], scores_K: np.ndarray) -> dict[str, float]:

@@ -28,7 +28,8 @@ class _Opened(Dataset[ClipSample]):
     """Samples by position. Each process opens its own source: locks and connections do not travel."""
 
     def __init__(self, opens: Callable[[], Loads]) -> None:
-        self._opens, self._source = opens, None
+        self._opens = opens
+        self._source: Loads | None = None
 
     def __getitem__(self, position: int) -> ClipSample:
         if self._source is None:

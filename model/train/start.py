@@ -12,7 +12,7 @@ import torch
 from infra.config import flat_tree, load_config
 from infra.errors import ConfigError, TrainingError
 from infra.launcher import ExitStatus, Hosts, launch
-from infra.ray_job import run_module
+from infra.ray_job import ray_machines
 from infra.run import CONFIG_FILE
 from model.train.checkpoint_folder import list_checkpoints, read_state
 from model.train.run_folder import FAILURE, WEIGHTS, busy, hold_run, release_run
@@ -82,14 +82,13 @@ def on_ray(cfg: PretrainConfig, run_dir: Path | None) -> Path:
     """
     if run_dir is None:
         raise ConfigError("a run on Ray needs a named run folder that this machine and the cluster see; add --run DIR")
-    run_dir.mkdir(parents=True, exist_ok=True)
     tree = cfg.model_copy(update={"launch": cfg.launch.model_copy(update={"ray_gpus": None})}).model_dump(mode="json")
     settings = [f"{key}={json.dumps(value)}" for key, value in flat_tree(tree).items()]
-    code, last = run_module(
-        "flows.cli", ["pretrain", "--run", str(run_dir.absolute()), *settings],
-        gpus=cfg.launch.ray_gpus or 0, cpus=cfg.world_size or 1, log=run_dir / RAY_LOG,
-        retries=cfg.launch.max_restarts,
-    )  # fmt: skip
+    reserved = {"gpus": cfg.launch.ray_gpus or 0, "cpus": cfg.world_size or 1, "retries": cfg.launch.max_restarts}
+    with ray_machines(**reserved) as machines:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        arguments = ["pretrain", "--run", str(run_dir.absolute()), *settings]
+        code, last = machines.run("flows.cli", arguments, log=run_dir / RAY_LOG)
     if code:
         raise TrainingError(f"the Ray cluster says: {last} (all of it is in {run_dir / RAY_LOG})")
     return run_dir

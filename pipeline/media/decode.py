@@ -6,7 +6,7 @@ import contextlib
 import io
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import av
 import cv2  # noqa: F401 - before decord, whose zlib would take the place of the one that cv2 reads PNG with
@@ -62,6 +62,18 @@ class VideoFrames:
                 position += len(frames_FHWC)
         if position == 0:
             raise RejectError(RejectReason.DECODE_FAILED, "not one frame can be decoded")
+
+    def iter_timed(self) -> Iterator[tuple[float, np.ndarray]]:
+        """Yield the same frames one by one, uint8 RGB (H, W, 3), each with the seconds at which it is shown.
+
+        Raises:
+            RejectError: as ``iter_chunks``, but for a file without frames, which yields none.
+        """
+        check_readable(self._path)
+        with _opened(self._path) as (container, stream):
+            upright = _converter()
+            for seconds, frame in _timed(container, stream):
+                yield seconds, upright(frame)
 
 
 class CutFrames:
@@ -209,13 +221,22 @@ def _opened(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoSt
 
 
 def _upright(frames: Iterable[av.VideoFrame]) -> Iterator[np.ndarray]:
+    return map(_converter(), frames)
+
+
+def _converter() -> Callable[[av.VideoFrame], np.ndarray]:
+    """Return what makes frames of one video RGB, as large as the first one, and turns them as the file says."""
     size: tuple[int, int] | None = None
     to_rgb = VideoReformatter()  # one for all frames: each frame's own would start its threads anew
-    for frame in frames:
+
+    def upright(frame: av.VideoFrame) -> np.ndarray:
+        nonlocal size
         size = size or (frame.width, frame.height)
-        image_HWC = to_rgb.reformat(frame, size[0], size[1], "rgb24", threads=1).to_ndarray()
+        image_HWC: np.ndarray = to_rgb.reformat(frame, size[0], size[1], "rgb24", threads=1).to_ndarray()
         turns = round(frame.rotation / 90) % 4
-        yield np.ascontiguousarray(np.rot90(image_HWC, turns)) if turns else image_HWC
+        return np.ascontiguousarray(np.rot90(image_HWC, turns)) if turns else image_HWC
+
+    return upright
 
 
 def _inside(timed: Iterable[tuple[float, av.VideoFrame]], cut: Cut) -> Iterator[av.VideoFrame]:

@@ -220,6 +220,25 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(marlin, tmp_p
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_refused_command_leaves_no_run_folder(marlin, tmp_path, weights, dataset):
+    """Catches ``runs/`` filling with folders of what was mistyped, whichever step it is that refuses."""
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "notes.txt").write_text("no video")
+    refused = [
+        ("ingest", "absent", "--out", "d"),
+        ("ingest", "videos", "--out", "d"),
+        ("ingest", tmp_path / "videos", "--out", dataset),
+        ("pretrain", "absent"),
+        ("pretrain", dataset, "init_from=absent.pt", "--run", "runs/mine"),
+        ("adapt", "deepfake", "--dataset", "absent", "--weights", weights),
+        ("adapt", "deepfake", "--dataset", dataset, "--weights", "absent.pt", "--run", "runs/mine"),
+        ("adapt", "emotion", "--dataset", dataset, "--weights", weights),
+    ]
+    for words in refused:
+        sentence = marlin(*words).sentence
+        assert not (tmp_path / "runs").exists(), (words, sentence)
+
+
 def test_no_permission_to_write_is_one_sentence(marlin, weights):
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o555)

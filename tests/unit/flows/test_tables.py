@@ -1,9 +1,11 @@
 """The tables: what is run for which cell, and how our numbers stand beside the published ones."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from flows import tables
 from flows.tables_config import TablesConfig
 from flows.tables_plan import plan_tables
 from flows.tables_published import MARLIN, TABLES
@@ -48,6 +50,30 @@ def test_baselines_need_no_pretraining_and_few_shot_rides_with_its_row(tmp_path)
     assert runs[plan.folders[MARLIN, "emotion"]].cfg.few_shot.fractions == (0.5, 0.1, 0.01)
     assert runs[plan.folders[MARLIN, "deepfake"]].cfg.few_shot.finetune
     assert not runs[by_name["marlin", "deepfake"]].cfg.few_shot.fractions, "VideoMAE has no few-shot rows"
+
+
+def test_where_cells_run_changes_none_and_they_are_launched_once(tmp_path):
+    """Catches a table that begins anew on a cluster, and a cell on Ray that sends itself to Ray and waits for room."""
+    here, there = (plan_tables(_config(tmp_path, **more)) for more in ({}, {"launch": {"ray_gpus": 2}, "parallel": 9}))
+    assert here == there
+    launch = {"launch": {"ray_gpus": 2}}
+    with pytest.raises(ValueError, match=r"leave pretrain\.launch\.ray_gpus out"):
+        _config(tmp_path, **launch, pretrain=launch)
+    with pytest.raises(ValueError, match=r"pretrain\.launch\.nodes=1, not 2"):
+        _config(tmp_path, pretrain={"launch": {"nodes": 2, "rendezvous": "a:1"}})
+
+
+def test_a_cell_gets_a_gpu_that_is_free(tmp_path, monkeypatch):
+    """Catches GPUs dealt out in turn: a second cell on one that still works, beside one that idles."""
+    (tmp_path / "told.py").write_text(
+        "import os, sys, time; time.sleep(float(sys.argv[1])); print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    )
+    monkeypatch.setattr(tables, "MODULE", "told")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    with tables.launcher(_config(tmp_path, parallel=2)) as start, ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(start, [seconds], tmp_path / f"{i}.log") for i, seconds in enumerate(("1.5", "0", "0"))]
+        assert [call.result() for call in calls] == [(0, "3"), (0, "5"), (0, "5")]
 
 
 def test_nothing_to_fill_is_one_sentence(tmp_path):

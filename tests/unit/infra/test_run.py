@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,32 @@ def test_a_failure_is_recorded_with_its_reason_and_goes_on_upwards(
     with pytest.raises(type(error)), RunContext.create("adapt", Settings(), folder=tmp_path / "r"):
         raise error
     assert record(tmp_path / "r")["outcome"] == outcome
+
+
+def _read(run: RunContext) -> None:
+    run.add_input("dataset", "d", "abc")
+
+
+def _make(run: RunContext) -> None:
+    run.path("scores.csv").write_text("1")
+
+
+@pytest.mark.parametrize("begin", [_read, _make])
+def test_a_refused_run_leaves_no_folder_and_one_that_has_begun_does(
+    tmp_path: Path, begin: Callable[[RunContext], None]
+) -> None:
+    """Catches ``runs/`` filling with folders of mistyped commands, and a record of work that is thrown away."""
+    with pytest.raises(ConfigError), RunContext.create("adapt", Settings(), root=tmp_path / "work" / "runs"):
+        raise ConfigError("no such dataset")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ConfigError), RunContext.create("adapt", Settings(), folder=tmp_path / "mine"):
+        raise ConfigError("no such dataset")
+    run = RunContext.create("adapt", Settings(), folder=tmp_path / "begun")
+    begin(run)
+    with pytest.raises(ConfigError), run:
+        raise ConfigError("the head does not fit")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["begun", "mine"]
 
 
 def test_what_was_read_and_made_is_recorded_at_once_with_its_licence(tmp_path: Path) -> None:

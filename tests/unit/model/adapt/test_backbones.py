@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import StochasticDepth
 
 from infra.errors import WeightsError
-from model.adapt.backbones import BACKBONES, build_backbone
+from model.adapt.backbones import BACKBONES, FRAMES, build_backbone
+from model.adapt.classifier import Classifier
 from model.adapt.encoders import open_encoder
 from model.adapt.run import adapt
 from model.adapt_config import AdaptConfig
@@ -20,6 +22,31 @@ def test_a_clip_becomes_one_feature_of_the_promised_width(name):
     assert found.shape == (1, BACKBONES[name].width)
     again = build_backbone(name, "", 0).eval()
     assert torch.equal(found, again(clip).detach())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["r3d"])
+def test_a_baseline_learns_clips_of_the_size_it_is_trained_on(name):
+    """Catches a network that takes no clip of ours, and parts of it that no gradient reaches."""
+    torch.manual_seed(0)
+    made = BACKBONES[name]
+    network = Classifier(build_backbone(name, "", 0), torch.nn.Linear(made.width, 1)).train()
+    optimizer = torch.optim.Adam(network.parameters(), 2e-5)
+    clip_BTHWC = torch.randint(0, 256, (2, FRAMES, made.image_size, made.image_size, 3), dtype=torch.uint8)
+    targets_BJ = torch.tensor([[0.0], [1.0]])
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout | StochasticDepth):  # noise that is larger than what few steps learn
+            module.eval()
+    losses = []
+    for _ in range(3):
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(network(clip_BTHWC), targets_BJ)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0], losses
+    untouched = [key for key, value in network.named_parameters() if value.grad is None or not value.grad.any()]
+    assert untouched == []
 
 
 @pytest.mark.parametrize("name", ["mvit_v1", "mvit_v2"])
