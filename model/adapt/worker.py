@@ -169,7 +169,8 @@ def build_engine(
         )
     classifier.to(device)
     groups = layer_groups(classifier, cfg.lr, cfg.layer_decay, cfg.head_lr)
-    optimizer = torch.optim.Adam([{"params": group.parameters, "lr": group.lr} for group in groups], betas=cfg.betas)
+    parameters = [{"params": group.parameters, "lr": group.lr} for group in groups]
+    optimizer = torch.optim.Adam(parameters, betas=cfg.betas, fused=True)
     precision = resolve_precision(cfg.precision)
     settings = deepspeed_settings(cfg.batch_size // world, 1, world, precision, cfg.zero_stage)
     engine, *_ = deepspeed.initialize(model=classifier, optimizer=optimizer, config=settings)
