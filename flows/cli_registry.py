@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated
 
 import typer
@@ -23,7 +24,10 @@ def list(cfg: RegistryConfig) -> None:
     registry = Registry(cfg.registry)
     decisions = registry.decisions()
     live = live_version(decisions)
-    for encoder in registry.encoders():
+    encoders = registry.encoders()
+    if not encoders:
+        print(f"no encoder in {registry.storage.uri} yet; the flow improve of `marlin up` makes the first")
+    for encoder in encoders:
         star = "*" if encoder.number == live else " "
         origin = f"from {encoder.parent}" if encoder.parent else "from the start"
         print(f"{star} {encoder.number:>4}  {encoder.created}  dataset version {encoder.dataset_version}, {origin}")
@@ -41,6 +45,7 @@ def live(
     registry = Registry(cfg.registry)
     encoder = registry.live()
     if encoder is None:
+        print(f"no encoder of {registry.storage.uri} is live", file=sys.stderr)
         raise typer.Exit(1)
     why = [decision for decision in registry.decisions() if decision.action != "refuse"][-1].why
     weights = f"{registry.storage.uri}/{encoder.key}"

@@ -120,3 +120,4 @@ def test_commands_of_the_registry(world, marlin):
     assert "version 2 is live" in marlin("registry", "promote", "registry", "--version", "2", "--why", "by hand").out
     assert "version 1 is live" in marlin("registry", "rollback", "registry", "--why", "it failed").out
     assert main(["registry", "live", "elsewhere"]) == 1
+    assert "no encoder" in marlin("registry", "list", "elsewhere").out

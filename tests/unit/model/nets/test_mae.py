@@ -133,3 +133,9 @@ def test_targets_alone_are_predicted_and_compared(network):
     assert pred_BMP.shape == (2, int(kept[0].sum()), 1536)
     assert not torch.allclose(pred_BMP, whole_BMP[kept].reshape_as(pred_BMP), atol=1e-4)
     assert torch.equal(network(clip, hidden, hidden).pred_BMP, whole_BMP)
+
+
+def test_once_the_tokens_are_chosen_all_is_one_graph(network):
+    """Catches a shape that depends on data: torch.compile would cut the network there and fuse less."""
+    found = torch._dynamo.explain(network)(*inputs())
+    assert (found.graph_count, found.graph_break_count) == (2, 1)  # before the choice, and after it
