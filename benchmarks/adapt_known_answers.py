@@ -240,7 +240,7 @@ def adapt_each(
                 "dataset": dataset, "labels": str(file), "split": "manifest", "allow_partial": True,
                 "windows_per_clip": 1, "min_groups": 2,
             },
-            "bootstrap": 100, "baseline": False,
+            "bootstrap": 100, "baseline": False, "save_adapted": False,
             "finetune": {
                 "enabled": epochs > 0, "epochs": max(epochs, 1), "lr": 5e-4, "layer_decay": 1.0, "head_lr": 1e-3,
             },

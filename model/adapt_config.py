@@ -152,6 +152,9 @@ class AdaptConfig(BaseConfig):
     """Training on a share of the labels."""
     baseline: bool = True
     """Also probe a randomly initialised encoder of the same size: what pretraining adds is the difference."""
+    save_adapted: bool = True
+    """Write ``adapted.safetensors``, which ``marlin predict`` takes: encoder and head, fine-tuned where that is on,
+    else the encoder as it was with the probe's head."""
     bootstrap: int = Field(default=1000, ge=100)
     """Resamples behind each 95 % confidence interval."""
     feature_batch: int = Field(default=4, ge=1)

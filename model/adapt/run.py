@@ -37,7 +37,7 @@ def adapt(cfg: AdaptConfig, run_dir: str | Path | None = None) -> AdaptReport:
         cfg: settings.
         run_dir: run folder; None makes one under ``runs/``. It receives ``result.json``, ``video_scores.csv`` and
             ``scores.csv`` (one row a window), ``pairs.png`` (made fakes), ``head.safetensors`` (linear probe),
-            ``adapted.safetensors`` (fine-tuned) and ``run.json``; the same folder goes on with an interrupted run.
+            ``adapted.safetensors`` (encoder, head) and ``run.json``; the same folder goes on with an interrupted run.
 
     Raises:
         ConfigError: no such task, no dataset or weights named, no such device.

@@ -98,11 +98,11 @@ def run_study(study: Study) -> AdaptReport:
     if cfg.baseline and choice.init != "random":
         at_random = choice.at_random(cfg.seed)
         outcomes.append(_linear_probe(study, at_random, _features(study, at_random))[0])
+    classifier = Classifier(choice.build(), probe.head)
     if cfg.finetune.enabled:
-        classifier = Classifier(choice.build(), probe.head)
         outcomes.append(_fine_tuning(study, classifier, train, study.run_dir / "finetune"))
-        if choice.config is not None:
-            save_weights(study.run_dir / ADAPTED_FILE, classifier_state(classifier), choice.config, facts)
+    if choice.config is not None and cfg.save_adapted:
+        save_weights(study.run_dir / ADAPTED_FILE, classifier_state(classifier), choice.config, facts)
     few_shot = [row for fraction in cfg.few_shot.fractions for row in _few_shot(study, table, fraction)]
     write_windows(study.run_dir / SCORES_FILE, plan.task, [o.scores for o in outcomes])
     write_subjects(study.run_dir / SUBJECTS_FILE, plan.task, [(o.scores, o.subjects) for o in outcomes])

@@ -25,9 +25,10 @@ def test_a_clip_becomes_one_feature_of_the_promised_width(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["r3d"])
-def test_a_baseline_learns_clips_of_the_size_it_is_trained_on(name):
-    """Catches a network that takes no clip of ours, and parts of it that no gradient reaches."""
+@pytest.mark.parametrize(("name", "steps"), [("r3d", 3), ("mvit_v1", 1), ("mvit_v2", 1), ("xception", 1)])
+def test_a_baseline_takes_training_steps_on_clips_of_its_size(name, steps):
+    """Catches a network that takes no clip of ours, and parts of it that no gradient reaches; of several steps, one that
+    does not learn (one says nothing of that, and the others' loss jumps on two clips)."""
     torch.manual_seed(0)
     made = BACKBONES[name]
     network = Classifier(build_backbone(name, "", 0), torch.nn.Linear(made.width, 1)).train()
@@ -38,13 +39,14 @@ def test_a_baseline_learns_clips_of_the_size_it_is_trained_on(name):
         if isinstance(module, torch.nn.Dropout | StochasticDepth):  # noise that is larger than what few steps learn
             module.eval()
     losses = []
-    for _ in range(3):
+    for _ in range(steps):
         loss = torch.nn.functional.binary_cross_entropy_with_logits(network(clip_BTHWC), targets_BJ)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < losses[0], losses
+    assert np.isfinite(losses).all()
+    assert steps == 1 or losses[-1] < losses[0], losses
     untouched = [key for key, value in network.named_parameters() if value.grad is None or not value.grad.any()]
     assert untouched == []
 

@@ -142,6 +142,10 @@ def test_labelled_fakes_of_your_own_csv_and_few_shot(tiny_weights, labelled_data
     assert (few.mode, few.fraction, few.seeds, few.subjects) == ("LP", 0.5, 2, 2)
     assert few.clips_train < report.rows[0].clips_train
     assert not any("self-blended" in note for note in report.notes)
+    adapted, encoder = load_weights(tmp_path / "run"), load_weights(tiny_weights).state
+    assert all(torch.equal(adapted.state[name], encoder[name]) for name in encoder if name.startswith("encoder."))
+    head = load_file(tmp_path / "run" / "head.safetensors")
+    assert torch.equal(adapted.state["head.weight"], head["head.weight"])  # what `marlin predict` takes
     again = adapt(cfg, tmp_path / "run")
     assert again.rows[0].measures == report.rows[0].measures
 
