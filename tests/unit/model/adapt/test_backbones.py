@@ -27,8 +27,10 @@ def test_a_clip_becomes_one_feature_of_the_promised_width(name):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "steps"), [("r3d", 3), ("mvit_v1", 1), ("mvit_v2", 1), ("xception", 1)])
 def test_a_baseline_takes_training_steps_on_clips_of_its_size(name, steps):
-    """Catches a network that takes no clip of ours, and parts of it that no gradient reaches; of several steps, one that
-    does not learn (one says nothing of that, and the others' loss jumps on two clips)."""
+    """Catches a network that takes no clip of ours, and parts of it that no gradient reaches.
+
+    Several steps must lower the loss, too; the transformers' jumps on two clips, so they take one.
+    """
     torch.manual_seed(0)
     made = BACKBONES[name]
     network = Classifier(build_backbone(name, "", 0), torch.nn.Linear(made.width, 1)).train()
