@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 from model.data.source import ClipSource
 from model.train.networks import model_shape
@@ -10,6 +11,9 @@ from model.train_config import PretrainConfig
 from pipeline.dataset.reader import DatasetReader, open_dataset
 
 logger = logging.getLogger(__name__)
+
+MOST_WORKERS = 16
+"""Threads beyond these wait for the interpreter."""
 
 
 def open_source(cfg: PretrainConfig, reader: DatasetReader, split: str) -> ClipSource:
@@ -35,6 +39,13 @@ def open_validation(cfg: PretrainConfig, reader: DatasetReader) -> ClipSource | 
         logger.warning("version %d has no '%s' clip; nothing is validated", reader.version.version, cfg.data.val_split)
         return None
     return open_source(cfg, reader, cfg.data.val_split)
+
+
+def reading_workers(wanted: int | None, ranks_here: int, *, on_gpu: bool) -> int:
+    """Return how many threads or processes a rank reads with, of ``ranks_here`` on this machine."""
+    if wanted is not None:
+        return wanted
+    return min(max(len(os.sched_getaffinity(0)) // ranks_here, 2), MOST_WORKERS) if on_gpu else 2
 
 
 def reopen_training(cfg: PretrainConfig, version: int) -> ClipSource:

@@ -35,7 +35,7 @@ from model.train.meter import Meter, total_peak
 from model.train.networks import build_networks, clip_flops
 from model.train.result import WeightWriter
 from model.train.run_folder import FAILURE, WEIGHTS, busy, hold_run
-from model.train.sources import open_source, open_validation, reopen_training
+from model.train.sources import open_source, open_validation, reading_workers, reopen_training
 from model.train.trainer import StopSignal, Trainer
 from model.train.validate import Validation
 from model.train_config import PretrainConfig
@@ -95,7 +95,8 @@ def run_rank(cfg: PretrainConfig, run_dir: Path) -> ExitStatus:
     )  # fmt: skip
     seed_everything(cfg.seed, rank)
     loader = ClipLoader(
-        source, cfg.global_batch, rank=rank, world=world, workers=cfg.data.workers, read_ahead=cfg.data.read_ahead,
+        source, cfg.global_batch, rank=rank, world=world, read_ahead=cfg.data.read_ahead,
+        workers=reading_workers(cfg.data.workers, cfg.ranks_per_node, on_gpu=device.type == "cuda"),
         pin_memory=device.type == "cuda",
         opens=partial(reopen_training, cfg, reader.version.version) if cfg.data.processes else None,
     )  # fmt: skip
