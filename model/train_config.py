@@ -40,8 +40,8 @@ class DataConfig(BaseConfig):
     """MB (10^6 bytes) of shards whose sha256 is compared before ranks start; sizes of all are. The rest is checked clip
     by clip as it is read, and by ``marlin dataset verify``."""
     workers: int | None = Field(default=None, ge=1, le=128)
-    """Threads per rank that read and decode clips, or processes; None takes 2 on a CPU, which computes besides, and on a
-    GPU the cores that each rank of the machine has, at most 16."""
+    """Threads per rank that read and decode clips, or processes; None takes 2 on a CPU, which computes besides, and on
+    a GPU the cores that each rank of the machine has, at most 16."""
     processes: bool = False
     """Read in processes in place of threads. Threads hand out some hundreds of clips a second and rank, more cores or
     not; a GPU may take more. Each process holds a ``cache_mb`` of its own and ``read_ahead`` batches."""
