@@ -1,5 +1,7 @@
 """The baselines of the tables give one feature a clip, at random from a seed, or from a file of their own."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -50,7 +52,9 @@ def test_a_baseline_takes_training_steps_on_clips_of_its_size(name, steps):
     assert np.isfinite(losses).all()
     assert steps == 1 or losses[-1] < losses[0], losses
     untouched = [key for key, value in network.named_parameters() if value.grad is None or not value.grad.any()]
-    assert untouched == []
+    # the class token alone is read, whose query has neither positions nor pooling in the last block of MViTv2
+    idle = re.compile(r"encoder\.network\.blocks\.15\.attn\.(rel_pos_[hwt]|pool_q\.pool\.weight)")
+    assert [key for key in untouched if name != "mvit_v2" or not idle.fullmatch(key)] == []
 
 
 @pytest.mark.parametrize("name", ["mvit_v1", "mvit_v2"])
