@@ -124,8 +124,12 @@ class Sandbox:
         )
         theirs.close()
         self._pipe = ours
-        self._send((self._factory, self._kwargs))
-        self._receive(self._start_timeout_s)
+        try:
+            self._send((self._factory, self._kwargs))
+            self._receive(self._start_timeout_s)
+        except BaseException:
+            self.close()  # a child without its worker can answer nothing
+            raise
 
     def _send(self, message: Any) -> None:
         assert self._pipe is not None  # set by _start

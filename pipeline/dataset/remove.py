@@ -144,7 +144,7 @@ def remove_videos(
         )
         for version in buried:
             bury_version(storage, version.version, newest.version)
-        sweep(storage, live, plan, grace_s=0.0)
+        sweep(storage, live_versions(storage), plan, grace_s=0.0)  # read anew: a bucket has no lock
     return RemoveReport(
         version=newest.version,
         new=newest.version > latest.version,

@@ -168,7 +168,7 @@ def _parsed(storage: Storage, version: int) -> tuple[VersionRecord | Tombstone, 
             listed = DatasetVersion.model_validate({**tree, "units": units})
             tree |= {"counts": listed.counts, "units_sha256": None}
         loaded = (Tombstone if tree.get("removed") else VersionRecord).model_validate(tree)
-    except (ValidationError, ValueError) as error:
+    except (ValidationError, ValueError, TypeError, OverflowError) as error:
         first = str(error).splitlines()[0]
         raise DatasetError(f"{storage.uri}/{key} is damaged ({first}); an earlier version may be whole") from error
     if loaded.version != version:

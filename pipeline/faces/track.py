@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from pipeline.config import TrackConfig
 from pipeline.faces.boxes import iou_matrix
@@ -118,7 +117,7 @@ def still(before: Detections, after: Detections, least_iou: float) -> bool:
     if len(before.scores_N) != len(after.scores_N):
         return False
     iou = iou_matrix(before.boxes_N4, after.boxes_N4)
-    rows, columns = linear_sum_assignment(iou, maximize=True)
+    rows, columns = _best_pairs(iou)
     return bool(np.all(iou[rows, columns] >= least_iou))
 
 
@@ -135,8 +134,16 @@ def _assign(
     last_boxes = np.stack([key_frames[chain[-1].key_frame][1].boxes_N4[chain[-1].detection] for chain in live])
     iou = iou_matrix(last_boxes, detections.boxes_N4)
     # Pairs below the threshold must not be traded for good ones: they count as nothing.
-    rows, columns = linear_sum_assignment(np.where(iou >= least_iou, iou, 0.0), maximize=True)
+    rows, columns = _best_pairs(np.where(iou >= least_iou, iou, 0.0))
     return [(live[r], int(c)) for r, c in zip(rows, columns, strict=True) if iou[r, c] >= least_iou]
+
+
+def _best_pairs(score_MN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pair rows with columns, each at most once, so that the sum of scores is greatest: rows and columns, int (P,)."""
+    from scipy.optimize import linear_sum_assignment  # half of what a decoding child has to load
+
+    rows_P, columns_P = linear_sum_assignment(score_MN, maximize=True)
+    return rows_P, columns_P
 
 
 def _interpolate(every_F: np.ndarray, frames_K: np.ndarray, values_K: np.ndarray) -> np.ndarray:

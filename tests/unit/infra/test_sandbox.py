@@ -42,6 +42,11 @@ def make_worker(base: int = 0) -> Callable[[Any], Any]:
     return work
 
 
+def make_nothing() -> Callable[[Any], Any]:
+    """A factory that fails."""
+    raise ConfigError("no weights")
+
+
 @pytest.fixture
 def sandbox(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("PYTHONPATH", ROOT)
@@ -53,6 +58,16 @@ def test_it_answers_and_raises_what_the_function_raised(sandbox: Sandbox) -> Non
     assert sandbox.call(41, deadline_s=30) == 42
     with pytest.raises(ConfigError, match="no"):
         sandbox.call("refuse", deadline_s=30)
+
+
+def test_a_worker_that_cannot_be_made_says_why_each_time_and_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a child that is left behind, and a second call that is answered with a TypeError."""
+    monkeypatch.setenv("PYTHONPATH", ROOT)
+    box = Sandbox("tests.unit.infra.test_sandbox:make_nothing", memory_limit_bytes=300 << 20)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="no weights"):
+            box.call(1, deadline_s=30)
+        assert box.pid is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Hostile videos: what the child process suffers, the command does not."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +81,12 @@ def test_a_detector_that_cannot_be_had_is_no_video_s_fault(weights, tmp_path, mo
     with pytest.raises(WeightsError, match="put them there"):
         extract(cfg)
     assert not list((tmp_path / "o").iterdir())
+
+
+def test_a_child_loads_little_before_its_first_video():
+    """Catches an import that every video command, and every worker of an ingest, waits seconds for."""
+    code = (
+        "import sys, model.video_windows; print(*{'torch', 'ray', 'scipy', 'pyarrow', 'prefect'} & sys.modules.keys())"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.split() == []

@@ -11,7 +11,7 @@ import pytest
 from infra.errors import CorruptShardError, DatasetError
 from infra.storage import LocalStorage, Storage, open_storage
 from pipeline.dataset.compact import compact_dataset
-from pipeline.dataset.format import videos_key, work_key
+from pipeline.dataset.format import version_key, videos_key, work_key
 from pipeline.dataset.reader import open_dataset
 from pipeline.dataset.remove import remove_videos
 from pipeline.dataset.takedown import REMOVED_KEY, read_removed
@@ -219,6 +219,21 @@ def test_the_last_video_of_a_dataset_can_go(builder) -> None:
     kept = [".lock", "removed.json", "versions/000001.json", "versions/000002.json"]
     assert [key for key in builder.storage.list() if not key.endswith(".parquet")] == kept
     assert len(list(builder.storage.list())) == len(kept) + 1  # and the table of the empty version's units
+
+
+def test_what_another_writer_publishes_meanwhile_stays_whole(builder) -> None:
+    """Bug caught: in a bucket, which has no lock, a night that ends during a takedown loses its shards and units."""
+    builder.publish(builder.unit("one", {"a": [builder.clip("a")], "b": [builder.clip("b")]}))
+
+    class Busy(LocalStorage):
+        def write(self, key: str, data: bytes) -> None:
+            super().write(key, data)
+            if key == version_key(1):  # it is a tombstone now
+                builder.publish(builder.unit("two", {"c": [builder.clip("c")]}))
+
+    made = remove_videos(Busy(builder.storage.uri), ["a.mp4"], builder.scratch)
+    newest = open_dataset(builder.storage.uri)
+    assert (made.buried, newest.version.version, verify_dataset(newest)) == ((1,), made.version + 1, [])
 
 
 def test_a_damaged_list_of_removals_is_an_error(builder) -> None:

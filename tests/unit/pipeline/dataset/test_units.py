@@ -38,6 +38,16 @@ def test_units_are_a_sequence_of_the_entries_that_they_were_made_of() -> None:
         units[3]
 
 
+def test_a_unit_is_found_wherever_it_stands() -> None:
+    """Bug caught: the row of another unit, where units do not stand in the order of their names; the last one lost."""
+    units = Units.of(_entry(number) for number in (7, 3, 12, 5)).extended([_entry(number) for number in (99, 1)])
+    for row in range(6):
+        assert units.find(units.name(row)) == units[row]
+    assert [units.find(name) for name in ("", "u", "u2", "v", "ü")] == [None] * 5
+    assert pickle.loads(pickle.dumps(units)).find("u12") == units[2]
+    assert Units.of([]).find("u0") is None
+
+
 def test_numbers_are_columns() -> None:
     """Bug caught: a shard of more than 2 GB whose size wraps; clips counted for the wrong split."""
     units = Units.of(ENTRIES)

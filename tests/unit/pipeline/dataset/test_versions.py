@@ -101,6 +101,19 @@ def test_a_damaged_version_is_an_error_that_names_it(small, builder, data: bytes
         load_version(builder.storage, 1)
 
 
+@pytest.mark.parametrize(
+    "units", [None, 5, [{"frames": 1 << 70}], [{"manifest_sha256": "ab"}], [{"pretrain": {"dev": 1}}]]
+)
+def test_damaged_units_of_the_older_schema_are_an_error_that_names_the_version(small, builder, units) -> None:
+    """Bug caught: a damaged list of units ending in a traceback."""
+    facts = small.version.model_dump(exclude={"units"})
+    entry = small.version.units[0].model_dump()
+    listed = [entry | changes for changes in units] if isinstance(units, list) else units
+    builder.storage.write(version_key(1), json.dumps({"schema": 2, **facts, "units": listed}).encode())
+    with pytest.raises(DatasetError, match=r"versions/000001\.json is damaged"):
+        load_version(builder.storage, 1)
+
+
 def test_a_renamed_version_and_an_absent_one_are_refused(small, builder) -> None:
     """Bug caught: a copy of version 1 posing as version 2; absent versions without the list of those that exist."""
     builder.storage.write(version_key(2), builder.storage.read(version_key(1)))
