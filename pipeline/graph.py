@@ -32,6 +32,8 @@ ATTEMPTS = 3
 """Times a stage tries one row while TransientErrors come."""
 RESTARTS = 3
 """Times that the job is started again after losing workers while no video comes out."""
+IDLE_RESTARTS = 3
+"""Times that Ray replaces a worker of a later stage; a row that it had is not tried again by it."""
 SETTLE_S = 5.0
 """Seconds between losing workers and starting again: Ray learns of a dead node by and by."""
 MAX_BLOCKS = 8192
@@ -104,8 +106,9 @@ def _pool(stage: Placement, *, fixed: bool = False) -> dict[str, Any]:
         "compute": ActorPoolStrategy(min_size=least, max_size=stage.workers, max_tasks_in_flight_per_actor=2),
         "num_cpus": stage.cpus,
         "num_gpus": stage.gpus,
-        "max_restarts": 0,  # Ray's default repeats without end, and a restarting actor keeps the rows it was given
-        "max_task_retries": 0,
+        # Ray Data misses nobody who dies idle, and waits for ever; the first stage is never idle while rows are left
+        "max_restarts": 0 if fixed else IDLE_RESTARTS,
+        "max_task_retries": 0,  # Ray's default repeats without end; who dies at work ends the job, which starts again
     }
 
 

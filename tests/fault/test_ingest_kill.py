@@ -100,9 +100,22 @@ def test_kill_9_of_workers_while_they_work_changes_nothing(
     code, said = driver.finish()
     assert code == 0, said
     assert said.count("Ray lost a worker") >= 1
-    assert "object store" not in said  # Ray's warning of restarts that must fail
     assert shards(out) == undisturbed
     assert open_dataset(str(out)).version.version == 1
+
+
+def test_kill_9_of_a_worker_that_has_nothing_to_do_yet_changes_nothing(
+    undisturbed: dict[str, bytes], sample_videos: Path, tmp_path: Path, start: Callable
+) -> None:
+    """Bug caught: a job that waits for ever for its only writer, which died before the first video reached it."""
+    out = tmp_path / "d"
+    driver = start(sample_videos, out)
+    pid = driver.process.pid
+    assert driver.reaches(lambda: _kill_one(pid, "WriteShard"))
+    assert not _any(out, "work/*/*.outcome.json")()
+    code, said = driver.finish()
+    assert code == 0, said
+    assert shards(out) == undisturbed
 
 
 def test_kill_9_of_the_raylet_ends_the_ingest_and_running_again_gives_the_same_dataset(
