@@ -127,7 +127,10 @@ def _judge(engines: Engines, forward: _Forward, cfg: AdversarialConfig) -> _Judg
     if engines.discriminator is None:
         return _Judgement(zero, zero)
     fake_BMP, real_BMP = forward.pred_BMP.detach(), forward.target_BMP.to(forward.pred_BMP.dtype)
-    fake_scores, real_scores = engines.discriminator(fake_BMP), engines.discriminator(real_BMP)
+    if fake_BMP.dtype == torch.float32:  # saves a copy of both
+        fake_scores, real_scores = engines.discriminator(fake_BMP), engines.discriminator(real_BMP)
+    else:  # their gradients nearly cancel: half precision must not round them before they are added
+        fake_scores, real_scores = engines.discriminator(torch.cat([fake_BMP, real_BMP])).chunk(2)
     penalty = zero
     if cfg.gp_weight and torch.is_grad_enabled():
         # the mix comes from this rank's global generator, which is part of the checkpoint
