@@ -37,7 +37,6 @@ def unpatchify(patches_BLP: Tensor, grid: tuple[int, int, int], tubelet: int, pa
     )  # fmt: skip
 
 
-@torch.compiler.disable  # its result has as many entries as the mask says; what follows has fixed shapes
 def token_indices(wanted_BL: Tensor) -> Tensor:
     """Return where ``wanted_BL`` is True, rising, int64 (B, N); every clip must want the same N."""
     return wanted_BL.nonzero()[:, 1].reshape(len(wanted_BL), -1)

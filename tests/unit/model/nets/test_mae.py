@@ -1,5 +1,8 @@
 """The masked autoencoder: its sizes, what it may see, and where its predictions belong."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -138,4 +141,14 @@ def test_targets_alone_are_predicted_and_compared(network):
 def test_once_the_tokens_are_chosen_all_is_one_graph(network):
     """Catches a shape that depends on data: torch.compile would cut the network there and fuse less."""
     found = torch._dynamo.explain(network)(*inputs())
-    assert (found.graph_count, found.graph_break_count) == (2, 1)  # before the choice, and after it
+    work = [
+        sum(node.op == "call_function" and "linear" in str(node.target) for node in made.graph.nodes)
+        for made in found.graphs
+    ]
+    assert [count for count in work if count] == [1 + 3 * 4 + 1 + 1]  # embedding, three blocks, projection, head
+
+
+def test_the_networks_do_not_load_the_compiler():
+    """Catches a decorator of torch.compiler: it loads dynamo, 2.5 s of a core in every process that imports us."""
+    code = "import sys, model.train.worker; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
