@@ -85,8 +85,6 @@ class Units(Sequence[ShardEntry]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Units) and self._table.equals(other._table)
 
-    __hash__ = None  # type: ignore[assignment]
-
     def find(self, unit: str) -> ShardEntry | None:
         """Return the entry of one unit, None where it is not listed."""
         order = self._by_name

@@ -7,33 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from infra.errors import ConfigError
 from model import Marlin
 from model.clip_stream import plan_video
 from model.extract import extract
 from model.extract_config import ExtractConfig
-from model.nets.config import model_config
-from model.nets.factory import build_mae
-from model.weights import load_weights, save_weights
+from model.weights import load_weights
 from pipeline.config import ClipConfig, LimitConfig, TrackConfig
 from pipeline.media.decode import VideoFrames
 from pipeline.media.encode import encode_clip
 from pipeline.media.probe import probe
 from tests.support.clip_dataset import drawn_face
-
-SMALL = model_config(
-    "marlin_vit_tiny", image_size=112, encoder_dim=48, encoder_depth=1, encoder_heads=3, decoder_dim=32, decoder_depth=1
-)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("run") / "weights.safetensors"
-    save_weights(path, build_mae(SMALL).state_dict(), SMALL, {})
-    return path
 
 
 def write_video(path: Path, frames: int, seed: int = 3) -> Path:

@@ -2,34 +2,17 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from infra.errors import WeightsError
 from model.extract import extract
 from model.extract_config import ExtractConfig
-from model.nets.config import model_config
-from model.nets.factory import build_mae
 from model.video_windows import VideoWindows
-from model.weights import save_weights
 from pipeline.config import ClipConfig, LimitConfig
 from pipeline.media.encode import encode_clip
 from tests.support.clip_dataset import numbered
-
-SMALL = model_config(
-    "marlin_vit_tiny", image_size=112, encoder_dim=48, encoder_depth=1, encoder_heads=3, decoder_dim=32, decoder_depth=1
-)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("run") / "weights.safetensors"
-    save_weights(path, build_mae(SMALL).state_dict(), SMALL, {})
-    return path
 
 
 @pytest.fixture
