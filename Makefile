@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test test-slow test-gpu lint format lock clean
@@ -32,8 +33,8 @@ $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.lock
 demo: setup ## run the main job on real faces and name the report
 	$(BIN)/marlin demo
 
-test: setup-dev ## the test suite (at most 15 minutes on 2 cores)
-	$(PYTEST) -m "not slow and not gpu"
+test: setup-dev ## the test suite, in JOBS processes (at most 15 minutes on 2 cores)
+	$(PYTEST) -m "not slow and not gpu" -n $(JOBS) --dist loadfile
 
 test-slow: setup-dev ## tests that kill processes or start several hosts
 	$(PYTEST) -m "slow and not gpu" --timeout 1200

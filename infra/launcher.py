@@ -76,7 +76,7 @@ def launch(
         **(env or {}),
     }
     command = [
-        sys.executable, "-m", "torch.distributed.run", *_meeting(hosts, run_dir), f"--nproc-per-node={world_size}",
+        sys.executable, "-m", "infra.torchrun", *_meeting(hosts, run_dir), f"--nproc-per-node={world_size}",
         f"--max-restarts={max_restarts}", f"--shutdown-timeout={SAVING_S}", "-m", module, *arguments,
     ]  # fmt: skip
     child = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent)

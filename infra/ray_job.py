@@ -132,9 +132,13 @@ def _wait_for_former(output: IO[bytes]) -> None:
     """
     end = time.monotonic() + FORMER_S
     while time.monotonic() < end:
-        with contextlib.suppress(OSError):
+        try:
             return fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        time.sleep(1)
+        except BlockingIOError:
+            time.sleep(1)
+        except OSError:  # a file system without locks, where nothing can be known
+            return None
+    return None
 
 
 def _die_with_worker() -> None:

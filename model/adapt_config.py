@@ -191,7 +191,7 @@ class PredictConfig(BaseConfig):
     """Distance between window starts in sampled frames (every second frame): 16 has windows side by side."""
     batch: int = Field(default=4, ge=1)
     """Windows a forward pass."""
-    limits: LimitConfig = LimitConfig(hold_mb=256)
+    limits: LimitConfig = LimitConfig()
     """What the video may cost, as in ingestion; one that costs more is rejected."""
     faces: Faces = EmbeddedFaces()
     """Which detector follows the faces."""

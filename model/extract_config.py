@@ -26,7 +26,7 @@ class ExtractConfig(BaseConfig):
     """Keep a last window that ends with the last frame; False drops what is left over, as the reference does."""
     batch: int = Field(default=4, ge=1)
     """Windows a forward pass."""
-    limits: LimitConfig = LimitConfig(hold_mb=256)
+    limits: LimitConfig = LimitConfig()
     """What one video may cost, as in ingestion; one that costs more is rejected."""
     faces: Faces = EmbeddedFaces()
     """Which detector follows the faces."""

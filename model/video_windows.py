@@ -125,6 +125,7 @@ class WindowWorker:
         return self._next(request) if isinstance(request, Next) else None
 
     def _open(self, path: str) -> WindowPlan:
+        self._windows = iter(())  # the last video's hold its decoded frames
         want = self._settings
         info, frames = probe(path, want.limits.max_pixels), VideoFrames(path)
         with Progress(f"look through {Path(path).name}", info.frames or None, unit="frame") as progress:

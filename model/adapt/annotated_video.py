@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
+
+from infra.errors import MediaError
 from infra.progress import Progress
 from model.adapt.annotate import ScoredFace, TimedFrame, annotate
 from model.adapt.task import Kind
 from pipeline.config import LimitConfig
 from pipeline.killable import Killable
 from pipeline.media.decode import VideoFrames
+from pipeline.media.probe import plain
 from pipeline.media.video_file import write_video
 from pipeline.requests import Ready
 
@@ -35,6 +39,7 @@ def write_annotated(wanted: Annotation, limits: LimitConfig) -> None:
 
     Raises:
         RejectError: the video crashed the decoder, took too long or too much memory.
+        MediaError: it cannot be encoded, e.g. a side is longer than H.264 has it.
     """
     child = Killable("model.adapt.annotated_video:AnnotationWorker", {}, limits, recycle_after=1 << 62)
     try:
@@ -55,7 +60,10 @@ class AnnotationWorker:
                 VideoFrames(request.video).iter_timed(), request.faces, request.outputs, request.kind,
                 warns=request.warns,
             )  # fmt: skip
-            write_video(Path(request.into), _counted(drawn, progress), request.fps)
+            try:
+                write_video(Path(request.into), _counted(drawn, progress), request.fps)
+            except av.error.FFmpegError as error:
+                raise MediaError(f"it cannot be written as H.264: {plain(error)}") from error
 
 
 def _counted(frames: Iterator[TimedFrame], progress: Progress) -> Iterator[TimedFrame]:

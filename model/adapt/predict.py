@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from infra.device import pick_device
-from infra.errors import ConfigError, WeightsError
+from infra.errors import ConfigError, MediaError, WeightsError
 from infra.fetch import file_digest
 from infra.paths import input_file, output_folder
 from model.adapt.annotate import ScoredFace
@@ -35,6 +36,7 @@ from model.weights import LoadedWeights, load_weights
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+logger = logging.getLogger(__name__)
 MOST_LINES = 6
 """Outputs drawn in one plot: those that vary most."""
 
@@ -100,14 +102,18 @@ def predict(cfg: PredictConfig) -> Prediction:
     annotated = None
     if cfg.annotate:
         annotated = out / f"{video.stem}-annotated.mp4"
-        with replaced(annotated) as temporary:
-            write_annotated(
-                Annotation(
-                    str(video), str(temporary), plan.frames, fps, tuple(faces), task.outputs, task.kind,
-                    task.name == "deepfake",
-                ),
-                cfg.limits,
-            )  # fmt: skip
+        try:
+            with replaced(annotated) as temporary:
+                write_annotated(
+                    Annotation(
+                        str(video), str(temporary), plan.frames, fps, tuple(faces), task.outputs, task.kind,
+                        task.name == "deepfake",
+                    ),
+                    cfg.limits,
+                )  # fmt: skip
+        except MediaError as error:  # its scores are there, and stay
+            logger.warning("%s is not annotated: %s", video.name, error)
+            annotated = None
     cam = None
     if explained is not None:
         cam = out / f"{video.stem}-cam.png"

@@ -22,7 +22,7 @@ from pipeline.dataset.reader import DatasetReader, table_from_bytes
 from pipeline.dataset.rewrite import is_left_out, rewrite_unit, rewritten_id
 from pipeline.dataset.takedown import read_removed, write_removed
 from pipeline.dataset.units import ShardEntry
-from pipeline.dataset.vacuum import STAGED, sweep
+from pipeline.dataset.vacuum import GRACE_S, STAGED, sweep
 from pipeline.dataset.versions import (
     DatasetVersion,
     VersionRecord,
@@ -144,7 +144,8 @@ def remove_videos(
         )
         for version in buried:
             bury_version(storage, version.version, newest.version)
-        sweep(storage, live_versions(storage), plan, grace_s=0.0)  # read anew: a bucket has no lock
+        # read anew: a bucket has no lock. Tables of units name nobody, and one may be another writer's newest
+        sweep(storage, live_versions(storage), plan, grace_s=0.0, table_grace_s=GRACE_S)
     return RemoveReport(
         version=newest.version,
         new=newest.version > latest.version,

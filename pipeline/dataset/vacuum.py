@@ -71,18 +71,26 @@ def vacuum_dataset(
 
 
 def sweep(
-    storage: Storage, live: Sequence[VersionRecord], plan: Plan | None, *, grace_s: float, dry_run: bool = False
+    storage: Storage,
+    live: Sequence[VersionRecord],
+    plan: Plan | None,
+    *,
+    grace_s: float,
+    table_grace_s: float | None = None,
+    dry_run: bool = False,
 ) -> tuple[list[str], int]:
     """Delete what none of the versions lists and the plan does not need; return the keys and their bytes.
 
-    The caller holds the writer's lock; otherwise as ``vacuum_dataset``.
+    The caller holds the writer's lock; otherwise as ``vacuum_dataset``. ``table_grace_s`` is that of versions' tables
+    of units, None for the same: a version that is published into a bucket meanwhile is not among ``live``.
     """
     wanted = {str(version.units_sha256) for version in live}
     for version in live:  # one at a time: each may list a million
         wanted.update(load_version(storage, version.version).units.column("unit"))
     planned = {unit.id for unit in plan.units} if plan else set()
     staged = {video.path.removeprefix(STAGED) for unit in plan.units for video in unit.videos} if plan else set()
-    before = time.time() - grace_s
+    table_grace_s = grace_s if table_grace_s is None else table_grace_s
+    now = time.time()
     of_unit: dict[str, list[str]] = defaultdict(list)
     for prefix, ending in _ENDINGS.items():
         for key in storage.list(prefix):
@@ -92,7 +100,11 @@ def sweep(
             listed = unit in wanted and prefix not in ("units/", "work/")
             if not (listed or unit in planned or key in staged):
                 of_unit[unit].append(key)
-    old = {key for keys in of_unit.values() if all(storage.modified(key) <= before for key in keys) for key in keys}
+
+    def is_old(key: str) -> bool:
+        return storage.modified(key) <= now - (table_grace_s if key.startswith("versions/") else grace_s)
+
+    old = {key for keys in of_unit.values() if all(map(is_old, keys)) for key in keys}
     keys = [key for prefix in _ENDINGS for key in sorted(old) if key.startswith(prefix)]
     size = 0
     for key in keys:

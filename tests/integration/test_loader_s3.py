@@ -93,9 +93,12 @@ def test_slow_reads_change_no_batch(proxied: tuple[FaultyProxy, str], folder: Pa
     assert_same(read(uri, STEPS, workers=4), read(folder, STEPS))
 
 
-def test_a_store_that_refuses_for_good_stops_the_run_with_one_sentence(proxied: tuple[FaultyProxy, str]) -> None:
+def test_a_store_that_refuses_for_good_stops_the_run_with_one_sentence(
+    proxied: tuple[FaultyProxy, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Catches a clip that is left out in silence, and retries without end."""
     proxy, uri = proxied
+    monkeypatch.setattr("infra.storage.RETRIES", 1)  # the store's own, of which each of ours has four: half a minute
     proxy.refuses = lambda method, path, seen: is_shard(method, path) and seen > 5
     with pytest.raises(ProjectError, match=r"unit 0+\d, row \d, after 2 attempts") as told:
         read(uri, 4 * STEPS)

@@ -1,4 +1,4 @@
-"""The engine scenarios, run once on one rank and once on two."""
+"""The engine scenarios that a module asks for, run once on one rank and once on two."""
 
 import os
 import subprocess
@@ -23,22 +23,22 @@ def torchrun(module: str, *arguments: Path | str, world: int) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-def run_scenarios(out: Path, world: int) -> dict[str, Any]:
-    """Run every scenario on ``world`` ranks."""
-    torchrun("tests.support.engine_scenarios", out, world=world)
+def run_scenarios(out: Path, part: str, world: int) -> dict[str, Any]:
+    """Run every scenario of one part on ``world`` ranks."""
+    torchrun("tests.support.engine_scenarios", out, part, world=world)
     return torch.load(out / "results.pt", weights_only=False)
 
 
-@pytest.fixture(scope="session")
-def one_rank(tmp_path_factory) -> dict[str, Any]:
-    """Results on one rank."""
-    return run_scenarios(tmp_path_factory.mktemp("one-rank"), 1)
+@pytest.fixture(scope="module")
+def one_rank(request, tmp_path_factory) -> dict[str, Any]:
+    """Results on one rank, of the part that the module names."""
+    return run_scenarios(tmp_path_factory.mktemp("one-rank"), request.module.PART, 1)
 
 
-@pytest.fixture(scope="session")
-def two_ranks(tmp_path_factory) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def two_ranks(request, tmp_path_factory) -> dict[str, Any]:
     """Results on two ranks."""
-    return run_scenarios(tmp_path_factory.mktemp("two-ranks"), 2)
+    return run_scenarios(tmp_path_factory.mktemp("two-ranks"), request.module.PART, 2)
 
 
 @pytest.fixture(params=["one_rank", "two_ranks"])

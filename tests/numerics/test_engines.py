@@ -12,6 +12,7 @@ from tests.support.engine_scenarios import BATCH, POISON_STEP, RATE, SETTINGS, S
 from tests.support.plain_loop import largest_difference, plain_run
 from tests.support.toy_nets import toy_nets
 
+PART = "steps"
 LAST_BIAS = "body.2.bias"
 """D's last bias: its true gradient under the Wasserstein loss is 0, and Adam blows its rounding noise up."""
 
@@ -53,7 +54,7 @@ def test_one_rank_of_four_clips_equals_two_of_two_and_two_of_one_twice(one_rank,
 
 def test_several_discriminator_steps_are_steps_on_the_same_prediction(any_world):
     """Catches a second D step that is lost or accumulates onto the first."""
-    parts = any_world["resume"]["resumed 1"]["state"].world_size
+    parts = any_world["world"]
     plain = plain_run(STEPS, parts, batch=BATCH, rate=RATE, weight=0.5, d_steps=2)
     assert_equal_runs(any_world["parity"]["two d_steps"], plain, 1e-5)
     once = any_world["parity"]["accumulation 1"]["D"]
@@ -62,7 +63,7 @@ def test_several_discriminator_steps_are_steps_on_the_same_prediction(any_world)
 
 def test_several_generator_steps_are_steps_on_new_predictions(any_world):
     """Catches a second G step on the prediction of the first, whose graph is spent."""
-    parts = any_world["resume"]["resumed 1"]["state"].world_size
+    parts = any_world["world"]
     plain = plain_run(STEPS, parts, batch=BATCH, rate=RATE, weight=0.5, g_steps=2)
     assert_equal_runs(any_world["parity"]["two g_steps"], plain, 1e-5)
     assert largest_difference(plain["G"], any_world["parity"]["accumulation 1"]["G"]) > 1e-3
@@ -70,7 +71,7 @@ def test_several_generator_steps_are_steps_on_new_predictions(any_world):
 
 def test_the_gradient_penalty_reaches_the_discriminator_alone(any_world):
     """Catches a penalty that DeepSpeed's hooks lose or count twice (it is differentiated twice)."""
-    parts = any_world["resume"]["resumed 1"]["state"].world_size
+    parts = any_world["world"]
     plain = plain_run(STEPS, parts, batch=BATCH, rate=RATE, weight=0.5, gp_weight=2.0)
     assert_equal_runs(any_world["parity"]["gradient penalty"], plain, 1e-5)
     without = any_world["parity"]["accumulation 1"]["D"]

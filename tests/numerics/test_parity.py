@@ -18,8 +18,7 @@ from model.nets.config import model_config
 from model.nets.factory import build_mae
 from model.weights import load_weights, save_weights
 
-SLOW_LARGE = ["small", "base", pytest.param("large", marks=pytest.mark.slow)]
-SLOW_BASE = ["small", pytest.param("base", marks=pytest.mark.slow)]
+BASE, LARGE = (pytest.param(name, marks=pytest.mark.slow) for name in ("base", "large"))
 SHAPE = (
     "img_size", "patch_size", "n_frames", "encoder_embed_dim", "encoder_depth", "encoder_num_heads",
     "decoder_embed_dim", "decoder_depth", "decoder_num_heads", "mlp_ratio", "qkv_bias", "qk_scale", "drop_rate",
@@ -34,7 +33,7 @@ def draw_biases(network: nn.Module) -> None:
             nn.init.normal_(value, std=0.02)
 
 
-@pytest.fixture(params=SLOW_LARGE)
+@pytest.fixture(params=["small", BASE, LARGE])
 def theirs(request: pytest.FixtureRequest) -> tuple[str, marlin_pytorch.Marlin]:
     """A released size with random weights, made by marlin-pytorch itself."""
     name = f"marlin_vit_{request.param}_ytf"
@@ -45,7 +44,7 @@ def theirs(request: pytest.FixtureRequest) -> tuple[str, marlin_pytorch.Marlin]:
     return name, network.eval()
 
 
-@pytest.fixture(params=SLOW_BASE)
+@pytest.fixture(params=["small", BASE])
 def weights(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
     """A released size with random weights, made and saved by us."""
     name = f"marlin_vit_{request.param}"

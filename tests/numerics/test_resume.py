@@ -5,6 +5,8 @@ import pytest
 from tests.support.engine_scenarios import RESUMED
 from tests.support.plain_loop import largest_difference
 
+PART = "checkpoints"
+
 
 @pytest.mark.parametrize("kind", RESUMED)
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(any_world, kind):

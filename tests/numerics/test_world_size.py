@@ -10,6 +10,7 @@ from tests.support.plain_loop import largest_difference
 from tests.support.toy_nets import toy_nets
 from tests.support.world_scenarios import LAST, LEG, SETTINGS
 
+pytestmark = pytest.mark.slow
 LAST_BIAS = "body.2.bias"
 """See test_engines."""
 TOLERANCE = {"bf16": 2e-3}

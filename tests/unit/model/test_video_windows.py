@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from infra.errors import WeightsError
 from model.extract import extract
 from model.extract_config import ExtractConfig
-from model.video_windows import VideoWindows
-from pipeline.config import ClipConfig, LimitConfig
+from model.video_windows import Look, Next, VideoWindows, WindowSettings, WindowWorker
+from pipeline.config import ClipConfig, EmbeddedFaces, LimitConfig, TrackConfig
 from pipeline.media.encode import encode_clip
 from tests.support.clip_dataset import numbered
 
@@ -64,6 +65,26 @@ def test_a_detector_that_cannot_be_had_is_no_video_s_fault(weights, tmp_path, mo
     with pytest.raises(WeightsError, match="put them there"):
         extract(cfg)
     assert not list((tmp_path / "o").iterdir())
+
+
+def test_a_video_s_frames_are_let_go_before_the_next_one_is_looked_at(tmp_path):
+    """Catches twice ``hold_mb``: the windows of the last video, not read beyond their last, that keep its frames."""
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(encode_clip(numbered(64, 0)[0], 25.0, ClipConfig()))
+    one, other = str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4")
+    worker = WindowWorker(
+        WindowSettings("none", 16, 224, True, EmbeddedFaces(), TrackConfig(), LimitConfig(chunk_frames=8))
+    )
+    tracemalloc.start()
+    windows = len(worker(Look(one)).windows)
+    alone = tracemalloc.get_traced_memory()[0]
+    assert alone > 64 * 224 * 224 * 3
+    worker(Next(one, 0, windows))
+    tracemalloc.reset_peak()
+    worker(Look(other))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * alone
 
 
 def test_a_child_loads_little_before_its_first_video():

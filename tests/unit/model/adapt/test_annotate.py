@@ -1,9 +1,12 @@
 """What is drawn into a frame: which scores, where, and of which face."""
 
+import av
 import numpy as np
 import pytest
 
+from infra.errors import MediaError
 from model.adapt.annotate import ACCENT, PANEL, REAL_TO_FAKE, ScoredFace, annotate, blend
+from model.adapt.annotated_video import Annotation, AnnotationWorker
 
 SPANS = np.array([(0, 31), (32, 63), (42, 73)])
 
@@ -75,3 +78,18 @@ def test_of_many_outputs_the_highest_are_shown():
     other = _drawn(_face(scores=[[0.9, 0.8, 0.7, 0.1, 0.8]] * 3), 1, outputs=outputs)[0]
     assert np.array_equal(few, same)
     assert not np.array_equal(few, other)
+
+
+def test_a_side_beyond_h264_is_a_sentence(tmp_path):
+    """Catches an encoder's own error, which commands do not know."""
+    with av.open(str(tmp_path / "wide.mkv"), mode="w") as container:
+        stream = container.add_stream("ffv1", rate=25, width=17_000, height=64)
+        stream.pix_fmt = "yuv420p"
+        frame = av.VideoFrame.from_ndarray(np.zeros((64, 17_000, 3), np.uint8), format="rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    wanted = Annotation(
+        str(tmp_path / "wide.mkv"), str(tmp_path / "out.mp4"), 1, 25.0, (_face(),), ("fake",), "binary", True
+    )
+    with pytest.raises(MediaError, match="cannot be written as H"):
+        AnnotationWorker()(wanted)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from infra.errors import ConfigError, WeightsError
+from infra.errors import ConfigError, MediaError, WeightsError
 from model.adapt.classifier import Classifier
 from model.adapt.encoder import classifier_state, random_encoder
 from model.adapt.grad_cam import grad_cam, overlay
@@ -87,6 +87,22 @@ def test_a_video_that_crashes_the_decoder_is_a_reject(adapted, video, tmp_path, 
     with pytest.raises(RejectError, match=r"crashed: the worker process died \(SIGABRT\)"):
         predict(cfg)
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_video_that_cannot_be_drawn_into_keeps_its_scores(adapted, video, tmp_path, monkeypatch, caplog):
+    """Catches scores that are lost, or followed by a traceback, because H.264 has no sides that long."""
+
+    def refuse(wanted, limits):
+        raise MediaError("it cannot be written as H.264: too wide")
+
+    monkeypatch.setattr("model.adapt.predict.write_annotated", refuse)
+    done = predict(PredictConfig(
+        video=str(video), weights=str(adapted[0]), out=str(tmp_path), crop="none", explain="hat", device="cpu"
+    ))  # fmt: skip
+    assert done.annotated is None
+    assert done.cam.exists()
+    assert "v.mp4 is not annotated: it cannot be written" in caplog.text
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".png", ".png"]
 
 
 def test_grad_cam_finds_the_place_that_decides():

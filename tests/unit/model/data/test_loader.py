@@ -2,12 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
 from functools import partial
 
+import psutil
 import pytest
 import torch
 
-from infra.errors import CheckpointError, ConfigError, MediaError, TrainingError
+from infra.errors import CheckpointError, ConfigError, MediaError, ProjectError
 from model.data.batch import ClipBatch, ClipSample
 from model.data.loader import ClipLoader
 from model.data.source import ClipSource
@@ -105,14 +108,16 @@ def test_the_decoder_s_targets_travel_with_the_batch(open_numbered):
     assert torch.equal(batches(open_numbered(), 1)[0].is_masked_BL, batch.is_masked_BL)
 
 
-def reopened(dataset: str, damaged: int = -1, kill: int = -1) -> ClipSource:
-    """What a process opens; ``damaged`` and ``kill`` are positions that fail, and that end their process."""
+def reopened(dataset: str, damaged: int = -1, full: int = -1, kill: int = -1) -> ClipSource:
+    """What a process opens; the others are positions that fail, and ``kill`` ends the process."""
     source = ClipSource(open_dataset(dataset), "train", model_config("marlin_vit_tiny"), MaskConfig(), seed=0)
     load = source.load
 
     def trapped(position: int) -> ClipSample:
         if position == damaged:
             raise MediaError("clip 5 cannot be decoded: it is damaged")
+        if position == full:
+            raise RuntimeError("no space left on device")
         if position == kill:
             os.kill(os.getpid(), signal.SIGKILL)
         return load(position)
@@ -134,13 +139,57 @@ def test_processes_give_the_batches_that_threads_give_also_from_the_middle(open_
 
 @pytest.mark.slow
 def test_what_goes_wrong_in_a_process_is_said_in_its_own_words(open_numbered, numbered_dataset):
-    """Catches a clip that is skipped, a traceback as a sentence, and a wait for a process that was killed."""
+    """Catches a clip that is skipped, a traceback as a sentence, and a wait for a process that was killed.
+
+    And a TrainingError, which all ranks agree on: the rank of a killed process starts again like any that lost one.
+    """
     for trap, error, words in (
         ("damaged", MediaError, "^clip 5 cannot be"),
-        ("kill", TrainingError, "^a process that reads"),
+        ("full", ProjectError, "^a process that reads clips failed: RuntimeError: no space left"),
+        ("kill", ProjectError, "^a process that reads clips ended"),
     ):
         loader = ClipLoader(open_numbered(), 4, workers=1, opens=partial(reopened, str(numbered_dataset), **{trap: 5}))
-        next(loader)
-        with pytest.raises(error, match=words):
-            next(loader)
+        with pytest.raises(error, match=words) as told:
+            for _ in range(4):
+                next(loader)
+        assert type(told.value) is error
         loader.close()
+
+
+RANK = """
+import os, signal, sys
+from functools import partial
+import psutil, torch
+from model.data.loader import ClipLoader
+from tests.unit.model.data.test_loader import reopened
+
+folder, order = sys.argv[1:]
+before = torch.get_rng_state()
+loader = ClipLoader(reopened(folder), 4, workers=2, read_ahead=1, opens=partial(reopened, folder))
+next(loader)
+assert torch.equal(torch.get_rng_state(), before), "the noise of a resumed run would be another"
+print(*(child.pid for child in psutil.Process().children()), flush=True)
+signal.signal(signal.SIGTERM, lambda *_: None)
+if order == "stop":
+    os.killpg(0, signal.SIGTERM)
+    for _ in range(4):
+        next(loader)
+    print("saved", flush=True)
+    loader.close()
+else:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["stop", "kill"])
+def test_processes_live_as_long_as_their_rank_and_leave_its_randomness_alone(numbered_dataset, order):
+    """Catches readers that torchrun's signal to the rank's group ends before it has saved, and readers that stay."""
+    command = [sys.executable, "-c", RANK, str(numbered_dataset), order]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as rank:
+        pids = [int(pid) for pid in rank.stdout.readline().split()]
+        assert len(pids) >= 2
+        assert rank.stdout.read().split() == (["saved"] if order == "stop" else [])
+    assert rank.returncode == (0 if order == "stop" else -signal.SIGKILL)
+    gone = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=20)
+    assert gone[1] == []

@@ -10,13 +10,14 @@ import pytest
 
 from infra.errors import CorruptShardError, DatasetError
 from infra.storage import LocalStorage, Storage, open_storage
+from pipeline.dataset import vacuum
 from pipeline.dataset.compact import compact_dataset
 from pipeline.dataset.format import version_key, videos_key, work_key
 from pipeline.dataset.reader import open_dataset
 from pipeline.dataset.remove import remove_videos
 from pipeline.dataset.takedown import REMOVED_KEY, read_removed
 from pipeline.dataset.verify import verify_dataset
-from pipeline.dataset.versions import list_versions
+from pipeline.dataset.versions import DatasetVersion, list_versions, load_version
 from pipeline.dataset.writer import write_unit
 from pipeline.plan import Plan, Unit, read_plan, write_plan
 from pipeline.rows import SourceVideo
@@ -218,7 +219,7 @@ def test_the_last_video_of_a_dataset_can_go(builder) -> None:
     assert (reader.version.version, len(reader.version.units), verify_dataset(reader)) == (2, 0, [])
     kept = [".lock", "removed.json", "versions/000001.json", "versions/000002.json"]
     assert [key for key in builder.storage.list() if not key.endswith(".parquet")] == kept
-    assert len(list(builder.storage.list())) == len(kept) + 1  # and the table of the empty version's units
+    assert len(list(builder.storage.list())) == len(kept) + 2  # and both versions' tables of units, which name nobody
 
 
 def test_what_another_writer_publishes_meanwhile_stays_whole(builder) -> None:
@@ -234,6 +235,22 @@ def test_what_another_writer_publishes_meanwhile_stays_whole(builder) -> None:
     made = remove_videos(Busy(builder.storage.uri), ["a.mp4"], builder.scratch)
     newest = open_dataset(builder.storage.uri)
     assert (made.buried, newest.version.version, verify_dataset(newest)) == ((1,), made.version + 1, [])
+
+
+def test_what_another_writer_publishes_during_the_sweep_stays_whole(builder, monkeypatch) -> None:
+    """Bug caught: the table of a version deleted that came after the sweep's look at the versions."""
+    builder.publish(builder.unit("one", {"a": [builder.clip("a")], "b": [builder.clip("b")]}))
+    remove_videos(builder.storage, ["a.mp4"], builder.scratch)
+
+    def meanwhile(storage: Storage, number: int) -> DatasetVersion:
+        if number == 2:
+            builder.publish(builder.unit("two", {"c": [builder.clip("c")]}))
+        return load_version(storage, number)
+
+    monkeypatch.setattr(vacuum, "load_version", meanwhile)
+    remove_videos(builder.storage, [builder.digest("a")], builder.scratch)  # once more: it publishes nothing
+    version = open_dataset(builder.storage.uri).version
+    assert (version.version, [entry.unit for entry in version.units]) == (3, ["two"])  # its shards a plan would keep
 
 
 def test_a_damaged_list_of_removals_is_an_error(builder) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.media.decode import VideoFrames, read_frames
 from pipeline.media.probe import probe
-from pipeline.media.video_file import write_video
+from pipeline.media.video_file import LONGEST_PAUSE_S, write_video
 
 
 def _copy(source, target, fps=None):
@@ -51,3 +51,11 @@ def test_a_turned_video_is_written_upright(make_video, rotate, tmp_path):
     info = probe(str(tmp_path / "b"))
     assert (info.width, info.height, info.rotation) == (64, 96, 0)
     assert np.abs(read_frames(str(tmp_path / "b"), [3]).astype(int) - read_frames(str(source), [3])).mean() < 4
+
+
+def test_a_pause_of_hours_is_cut_and_the_rate_behind_it_kept(tmp_path):
+    """Catches FFmpeg's "not yet implemented" for what a camera's clock, or a liar, put between two frames."""
+    frame = np.zeros((32, 32, 3), np.uint8)
+    times = [5.0, 5.5, 90_000.0, 90_000.5]
+    write_video(tmp_path / "b", ((seconds, frame) for seconds in times), 2)
+    assert _times(tmp_path / "b") == pytest.approx([0, 0.5, 0.5 + LONGEST_PAUSE_S, 1 + LONGEST_PAUSE_S], abs=1e-3)
