@@ -69,8 +69,8 @@ def batches_of_processes(
         yield from loader
     except ProjectError as error:  # DataLoader puts the traceback of the process before the sentence
         raise type(error)(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
-    except RuntimeError as error:
-        lines = str(error).strip().splitlines()
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         if lines[0].startswith("Caught"):  # DataLoader's first line; the last one is the cause
             raise ProjectError(f"a process that reads clips failed: {lines[-1]}") from error
         raise ProjectError(f"a process that reads clips ended ({lines[0]})") from error
