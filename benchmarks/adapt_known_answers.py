@@ -12,7 +12,8 @@ DATASET is an ingest of the sample videos with ``clip.max_frames=32`` (a clip is
 
 Each of the five people is held out in turn; the scores of all are pooled. With ``--same-people`` (edits) the last third
 of each video is tested instead. The pretrained and a randomly initialised encoder see the same clips. The interval of
-their difference resamples videos, the same ones for both.
+their difference resamples videos, the same ones for both. ``--zero-head-epochs`` fine-tunes in place of probing, from a
+head of zeros and not from the probe's, so that the two differ in where their encoders start and in nothing else.
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 from torch import nn
 
 from infra.config import config_digest
 from model.adapt.classifier import Classifier
 from model.adapt.encoder import classifier_state, random_encoder
+from model.adapt.finetune import classifier_scores, finetune, make_job
 from model.adapt.metrics import figures
 from model.adapt.run import adapt
+from model.adapt.study import open_study
 from model.adapt.task import TaskSpec
 from model.adapt_config import AdaptConfig
 from model.weights import load_weights, save_weights
@@ -65,6 +69,8 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=["mouth", "turn", "blink", "edits"])
     parser.add_argument("--same-people", action="store_true", help="test on the last third of each video instead")
     parser.add_argument("--finetune-epochs", type=int, default=0, help="fine-tune as well, for so many epochs")
+    parser.add_argument("--zero-head-epochs", type=int, default=0, help="fine-tune from a head of zeros instead")
+    parser.add_argument("--copies", type=int, default=2, help="edited copies of a clip, an even number")
     chosen = parser.parse_args()
     work: Path = chosen.work
     work.mkdir(parents=True, exist_ok=True)
@@ -72,7 +78,7 @@ def main() -> None:
     tables = label_actions(reader)
     edited = work / "edited"
     if not (edited / "labels.csv").exists():
-        write_edits(reader, edited)
+        write_edits(reader, edited, chosen.copies)
     ingest(IngestConfig(sources=(str(edited),), out=str(work / "edited-dataset"), clip=ClipConfig(max_frames=32)))
     tables["edits"] = read_rows(edited / "labels.csv")
     encoders = {"pretrained": chosen.weights, "random": str(write_random(chosen.weights, work / "random.safetensors"))}
@@ -81,8 +87,11 @@ def main() -> None:
     for name in chosen.tasks:
         source = str(work / "edited-dataset") if name == "edits" else chosen.dataset
         folds = last_third(tables[name]) if chosen.same_people else people_held_out(tables[name])
-        pooled = adapt_each(name, folds, source, encoders, work, chosen.finetune_epochs)
-        for mode in ("LP", "FT") if chosen.finetune_epochs else ("LP",):
+        if chosen.zero_head_epochs:
+            pooled = finetune_each(name, folds, source, encoders, work, chosen.zero_head_epochs)
+        else:
+            pooled = adapt_each(name, folds, source, encoders, work, chosen.finetune_epochs)
+        for mode in dict.fromkeys(mode for mode, _ in pooled):
             print(row_of(name, tables[name], mode, pooled), flush=True)
 
 
@@ -145,15 +154,15 @@ def label_actions(reader: DatasetReader) -> dict[str, list[dict[str, str]]]:
     return tables
 
 
-def write_edits(reader: DatasetReader, folder: Path) -> None:
-    """Write two copies of every clip with complementary edits, and the csv of their labels."""
+def write_edits(reader: DatasetReader, folder: Path, copies: int) -> None:
+    """Write pairs of copies of every clip with complementary edits, and the csv of their labels."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     rows = []
     for raw, stem in clips_of(reader):
         frames_THWC = decode_clip(raw.mp4, range(raw.meta.frames))
-        first = rng.integers(0, 2, len(EDITS))
-        for copy, chosen in enumerate((first, 1 - first)):
+        first = [rng.integers(0, 2, len(EDITS)) for _ in range(copies // 2)]
+        for copy, chosen in enumerate(edits for one in first for edits in (one, 1 - one)):
             edited = [edit(frame, in_crop(raw, t), chosen) for t, frame in enumerate(frames_THWC)]
             name = f"{raw.key}-{copy}.mp4"
             (folder / name).write_bytes(encode_clip(np.stack(edited), raw.meta.fps, ClipConfig()))
@@ -232,19 +241,7 @@ def adapt_each(
     pooled: dict[tuple[str, str], dict[str, list[Tested]]] = defaultdict(lambda: defaultdict(list))
     for (fold, rows), (encoder, weights) in itertools.product(folds.items(), encoders.items()):
         outputs = [column for column in rows[0] if column not in ("path", "identity", "split")]
-        file = work / f"{name}-{fold}.csv"
-        write_rows(file, rows)
-        cfg = AdaptConfig.model_validate({
-            "task": "custom", "weights": weights, "cache": str(work / "cache"), "device": "cpu", "threads": 1,
-            "data": {
-                "dataset": dataset, "labels": str(file), "split": "manifest", "allow_partial": True,
-                "windows_per_clip": 1, "min_groups": 2,
-            },
-            "bootstrap": 100, "baseline": False, "save_adapted": False,
-            "finetune": {
-                "enabled": epochs > 0, "epochs": max(epochs, 1), "lr": 5e-4, "layer_decay": 1.0, "head_lr": 1e-3,
-            },
-        })  # fmt: skip
+        cfg = settings(name, fold, rows, dataset, weights, work, epochs)
         report = adapt(cfg, work / f"run-{name}-{fold}-{encoder}-{config_digest(cfg)[:8]}")
         for line in read_rows(report.run_dir / "video_scores.csv"):
             scores = [float(line["score"])] if "score" in line else [float(line[f"score.{o}"]) for o in outputs]
@@ -252,6 +249,56 @@ def adapt_each(
             video = line["name"][:16] if name == "edits" else line["name"]
             pooled[line["mode"], encoder][video].append(Tested(fold, np.array(scores), np.array(truth, float)))
     return pooled
+
+
+def finetune_each(
+    name: str,
+    folds: Mapping[str, list[dict[str, str]]],
+    dataset: str,
+    encoders: Mapping[str, str],
+    work: Path,
+    epochs: int,
+) -> Pooled:
+    """Fine-tune each encoder under a head of zeros, once for every fold, and return what was tested."""
+    pooled: dict[tuple[str, str], dict[str, list[Tested]]] = defaultdict(lambda: defaultdict(list))
+    for (fold, rows), (encoder, weights) in itertools.product(folds.items(), encoders.items()):
+        cfg = settings(name, fold, rows, dataset, weights, work, epochs)
+        folder = work / f"zero-{name}-{fold}-{encoder}-{config_digest(cfg)[:8]}"
+        study = open_study(cfg, folder, torch.device("cpu"))
+        plan, choice = study.plan, study.choice
+        sides = plan.split.sides
+        head = nn.Linear(choice.config.encoder_dim, plan.task.width)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        classifier = Classifier(choice.build(), head)
+        finetune(make_job(cfg, plan.task, plan.pixels, choice.init, sides["train"], sides["val"]), classifier, folder)
+        scores_NK = classifier_scores(
+            plan.task, classifier, plan.pixels, sides["test"], batch=8, device=torch.device("cpu")
+        )
+        for window, scores_K in zip(sides["test"], scores_NK, strict=True):
+            (target,) = plan.pixels.variants.targets(window)
+            video = window.clip.name[:16] if name == "edits" else window.clip.name
+            pooled["FT, head from 0", encoder][video].append(Tested(fold, scores_K, np.atleast_1d(target)))
+    return pooled
+
+
+def settings(
+    name: str, fold: str, rows: list[dict[str, str]], dataset: str, weights: str, work: Path, epochs: int
+) -> AdaptConfig:
+    """Write the labels of a fold and return the settings that adapt to it; without epochs nothing is fine-tuned."""
+    file = work / f"{name}-{fold}.csv"
+    write_rows(file, rows)
+    return AdaptConfig.model_validate({
+        "task": "custom", "weights": weights, "cache": str(work / "cache"), "device": "cpu", "threads": 1,
+        "data": {
+            "dataset": dataset, "labels": str(file), "split": "manifest", "allow_partial": True,
+            "windows_per_clip": 1, "min_groups": 2,
+        },
+        "bootstrap": 100, "baseline": False, "save_adapted": False,
+        "finetune": {
+            "enabled": epochs > 0, "epochs": max(epochs, 1), "lr": 5e-4, "layer_decay": 1.0, "head_lr": 1e-3,
+        },
+    })  # fmt: skip
 
 
 def row_of(name: str, rows: list[dict[str, str]], mode: str, pooled: Pooled) -> str:

@@ -150,8 +150,7 @@ def test_what_goes_wrong_in_a_process_is_said_in_its_own_words(open_numbered, nu
     ):
         loader = ClipLoader(open_numbered(), 4, workers=1, opens=partial(reopened, str(numbered_dataset), **{trap: 5}))
         with pytest.raises(error, match=words) as told:
-            for _ in range(4):
-                next(loader)
+            list(loader)
         assert type(told.value) is error
         loader.close()
 
