@@ -34,7 +34,7 @@ demo: setup ## run the main job on real faces and name the report
 	$(BIN)/marlin demo
 
 test: setup-dev ## the test suite, in JOBS processes (at most 15 minutes on 2 cores)
-	$(PYTEST) -m "not slow and not gpu" -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not gpu" -n $(JOBS) --dist loadfile
 
 test-slow: setup-dev ## tests that kill processes or start several hosts
 	$(PYTEST) -m "slow and not gpu" --timeout 1200

@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--same-people", action="store_true", help="test on the last third of each video instead")
     parser.add_argument("--finetune-epochs", type=int, default=0, help="fine-tune as well, for so many epochs")
     parser.add_argument("--zero-head-epochs", type=int, default=0, help="fine-tune from a head of zeros instead")
+    parser.add_argument("--seed", type=int, default=0, help="of the random encoder and the order of training")
     parser.add_argument("--copies", type=int, default=2, help="edited copies of a clip, an even number")
     chosen = parser.parse_args()
     work: Path = chosen.work
@@ -81,24 +82,24 @@ def main() -> None:
         write_edits(reader, edited, chosen.copies)
     ingest(IngestConfig(sources=(str(edited),), out=str(work / "edited-dataset"), clip=ClipConfig(max_frames=32)))
     tables["edits"] = read_rows(edited / "labels.csv")
-    encoders = {"pretrained": chosen.weights, "random": str(write_random(chosen.weights, work / "random.safetensors"))}
+    encoders = {"pretrained": chosen.weights, "random": str(write_random(chosen.weights, work, chosen.seed))}
     print("| task | kind | mode | videos | clips | AUC pretrained | AUC random | difference |")
     print("|---|---|---|---|---|---|---|---|")
     for name in chosen.tasks:
         source = str(work / "edited-dataset") if name == "edits" else chosen.dataset
         folds = last_third(tables[name]) if chosen.same_people else people_held_out(tables[name])
         if chosen.zero_head_epochs:
-            pooled = finetune_each(name, folds, source, encoders, work, chosen.zero_head_epochs)
+            pooled = finetune_each(name, folds, source, encoders, work, chosen.zero_head_epochs, chosen.seed)
         else:
-            pooled = adapt_each(name, folds, source, encoders, work, chosen.finetune_epochs)
+            pooled = adapt_each(name, folds, source, encoders, work, chosen.finetune_epochs, chosen.seed)
         for mode in dict.fromkeys(mode for mode, _ in pooled):
             print(row_of(name, tables[name], mode, pooled), flush=True)
 
 
-def write_random(weights: str, path: Path) -> Path:
-    """Write the same network as it begins, from seed 0."""
-    config = load_weights(weights).config
-    classifier = Classifier(random_encoder(config, 0), nn.Linear(config.encoder_dim, 1))
+def write_random(weights: str, work: Path, seed: int) -> Path:
+    """Write the same network as it begins."""
+    config, path = load_weights(weights).config, work / f"random-{seed}.safetensors"
+    classifier = Classifier(random_encoder(config, seed), nn.Linear(config.encoder_dim, 1))
     save_weights(path, classifier_state(classifier), config, {})
     return path
 
@@ -236,12 +237,13 @@ def adapt_each(
     encoders: Mapping[str, str],
     work: Path,
     epochs: int,
+    seed: int,
 ) -> Pooled:
     """Adapt each encoder once for every fold, and return what was tested."""
     pooled: dict[tuple[str, str], dict[str, list[Tested]]] = defaultdict(lambda: defaultdict(list))
     for (fold, rows), (encoder, weights) in itertools.product(folds.items(), encoders.items()):
         outputs = [column for column in rows[0] if column not in ("path", "identity", "split")]
-        cfg = settings(name, fold, rows, dataset, weights, work, epochs)
+        cfg = settings(name, fold, rows, dataset, weights, work, epochs, seed)
         report = adapt(cfg, work / f"run-{name}-{fold}-{encoder}-{config_digest(cfg)[:8]}")
         for line in read_rows(report.run_dir / "video_scores.csv"):
             scores = [float(line["score"])] if "score" in line else [float(line[f"score.{o}"]) for o in outputs]
@@ -258,11 +260,12 @@ def finetune_each(
     encoders: Mapping[str, str],
     work: Path,
     epochs: int,
+    seed: int,
 ) -> Pooled:
     """Fine-tune each encoder under a head of zeros, once for every fold, and return what was tested."""
     pooled: dict[tuple[str, str], dict[str, list[Tested]]] = defaultdict(lambda: defaultdict(list))
     for (fold, rows), (encoder, weights) in itertools.product(folds.items(), encoders.items()):
-        cfg = settings(name, fold, rows, dataset, weights, work, epochs)
+        cfg = settings(name, fold, rows, dataset, weights, work, epochs, seed)
         folder = work / f"zero-{name}-{fold}-{encoder}-{config_digest(cfg)[:8]}"
         study = open_study(cfg, folder, torch.device("cpu"))
         plan, choice = study.plan, study.choice
@@ -283,13 +286,13 @@ def finetune_each(
 
 
 def settings(
-    name: str, fold: str, rows: list[dict[str, str]], dataset: str, weights: str, work: Path, epochs: int
+    name: str, fold: str, rows: list[dict[str, str]], dataset: str, weights: str, work: Path, epochs: int, seed: int
 ) -> AdaptConfig:
     """Write the labels of a fold and return the settings that adapt to it; without epochs nothing is fine-tuned."""
     file = work / f"{name}-{fold}.csv"
     write_rows(file, rows)
     return AdaptConfig.model_validate({
-        "task": "custom", "weights": weights, "cache": str(work / "cache"), "device": "cpu", "threads": 1,
+        "task": "custom", "weights": weights, "cache": str(work / "cache"), "device": "cpu", "threads": 1, "seed": seed,
         "data": {
             "dataset": dataset, "labels": str(file), "split": "manifest", "allow_partial": True,
             "windows_per_clip": 1, "min_groups": 2,
