@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 
 import psutil
@@ -108,8 +109,11 @@ def test_the_decoder_s_targets_travel_with_the_batch(open_numbered):
     assert torch.equal(batches(open_numbered(), 1)[0].is_masked_BL, batch.is_masked_BL)
 
 
-def reopened(dataset: str, damaged: int = -1, full: int = -1, kill: int = -1) -> ClipSource:
-    """What a process opens; the others are positions that fail, and ``kill`` ends the process."""
+HANG_S = 90
+
+
+def reopened(dataset: str, damaged: int = -1, full: int = -1, kill: int = -1, hang: int = -1) -> ClipSource:
+    """What a process opens; the others are positions that fail, that end the process (``kill``), and that hang."""
     source = ClipSource(open_dataset(dataset), "train", model_config("marlin_vit_tiny"), MaskConfig(), seed=0)
     load = source.load
 
@@ -118,6 +122,8 @@ def reopened(dataset: str, damaged: int = -1, full: int = -1, kill: int = -1) ->
             raise MediaError("clip 5 cannot be decoded: it is damaged")
         if position == full:
             raise RuntimeError("no space left on device")
+        if position == hang:
+            time.sleep(HANG_S)
         if position == kill:
             os.kill(os.getpid(), signal.SIGKILL)
         return load(position)
@@ -164,7 +170,8 @@ from tests.unit.model.data.test_loader import reopened
 
 folder, order = sys.argv[1:]
 before = torch.get_rng_state()
-loader = ClipLoader(reopened(folder), 4, workers=2, read_ahead=1, opens=partial(reopened, folder))
+opens = partial(reopened, folder, hang=5 if order == "kill" else -1)  # a reader that hangs sees nothing by itself
+loader = ClipLoader(reopened(folder), 4, workers=2, read_ahead=1, opens=opens)
 next(loader)
 assert torch.equal(torch.get_rng_state(), before), "the noise of a resumed run would be another"
 print(*(child.pid for child in psutil.Process().children()), flush=True)
@@ -190,5 +197,5 @@ def test_processes_live_as_long_as_their_rank_and_leave_its_randomness_alone(num
         assert len(pids) >= 2
         assert rank.stdout.read().split() == (["saved"] if order == "stop" else [])
     assert rank.returncode == (0 if order == "stop" else -signal.SIGKILL)
-    gone = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=20)
+    gone = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=HANG_S / 3)
     assert gone[1] == []
