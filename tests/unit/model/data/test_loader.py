@@ -1,5 +1,6 @@
 """The loader: the same batches for any number of ranks and workers, resumable to the clip."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -195,7 +196,13 @@ def test_processes_live_as_long_as_their_rank_and_leave_its_randomness_alone(num
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as rank:
         pids = [int(pid) for pid in rank.stdout.readline().split()]
         assert len(pids) >= 2
+        assert rank.wait(60) == (0 if order == "stop" else -signal.SIGKILL)
+        readers = []
+        for pid in pids:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                readers.append(psutil.Process(pid))
+        left = psutil.wait_procs(readers, timeout=HANG_S / 3)[1]
+        for process in left:  # they hold the other end of the pipe
+            process.kill()
+        assert left == []
         assert rank.stdout.read().split() == (["saved"] if order == "stop" else [])
-    assert rank.returncode == (0 if order == "stop" else -signal.SIGKILL)
-    gone = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=HANG_S / 3)
-    assert gone[1] == []
