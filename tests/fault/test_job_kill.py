@@ -20,6 +20,7 @@ from model.pretrain import pretrain
 from model.train.checkpoint_folder import list_checkpoints
 from pipeline.config import IngestConfig
 from tests.support.pretraining import face_dataset, small_config
+from tests.support.processes import left_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -57,12 +58,6 @@ def _is_tracker(process: psutil.Process) -> bool:
         return any("resource_tracker" in word for word in process.cmdline())
     except psutil.NoSuchProcess:
         return True
-
-
-def left_of(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run, but for zombies that nobody has waited for."""
-    _, alive = psutil.wait_procs(processes, timeout=60)
-    return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_a_cancelled_training_saves_and_leaves_no_rank(tmp_path, family):

@@ -16,6 +16,7 @@ import pytest
 from flows.job import JobDied, run_job
 from infra.errors import ProjectError, TransientError
 from infra.progress import Progress
+from tests.support.processes import runs
 
 
 def double(number: int) -> int:
@@ -70,14 +71,6 @@ def pids(folder: Path, limit_s: float = 60) -> list[psutil.Process]:
     return [psutil.Process(int(pid)) for pid in text.split()]
 
 
-def lives(pid: int) -> bool:
-    """A killed process that nobody has waited for yet is dead."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def test_result_logs_and_errors_come_back_as_they_are(caplog):
     """Catches a retry that never happens since TransientError comes back as another type, and logs that get lost."""
     with caplog.at_level(logging.INFO):
@@ -116,7 +109,7 @@ def test_a_cancelled_flow_ends_the_job_and_what_it_started(tmp_path, monkeypatch
     monkeypatch.setattr("flows.job._progress", progress)
     with pytest.raises(KeyboardInterrupt):
         run_job(sleep_beside_a_helper, tmp_path, stubborn, folder=tmp_path, on_progress=cancel)
-    assert not [pid for pid in (tmp_path / "pids").read_text().split() if lives(int(pid))]
+    assert not [pid for pid in (tmp_path / "pids").read_text().split() if runs(int(pid))]
     assert (tmp_path / "in_order").exists() is not stubborn
 
 

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from infra.launcher import EXIT_FILE, ExitStatus, launch
+from tests.support.processes import runs
 
 RANK = """
 import os, signal, sys, time
@@ -79,7 +79,7 @@ def test_killing_the_launching_process_leaves_no_rank(tmp_path: Path, ranks: dic
     pids = _rank_pids(tmp_path)
     with driver:  # not communicate(): the ranks hold the other end, so it would wait for their own end
         driver.kill()
-    _until(lambda: not any(map(_runs, pids)), "the ranks are gone", limit_s=45)
+    _until(lambda: not any(map(runs, pids)), "the ranks are gone", limit_s=45)
 
 
 def _driver(folder: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -96,13 +96,6 @@ def _rank_pids(folder: Path) -> list[int]:
     files = [folder / "rank-0", folder / "rank-1"]
     _until(lambda: all(file.exists() for file in files), "both ranks have started")
     return [int(file.read_text().split()[0]) for file in files]
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _until(condition: Callable[[], bool], what: str, limit_s: float = 90) -> None:

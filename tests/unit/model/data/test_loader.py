@@ -19,6 +19,7 @@ from model.data.source import ClipSource
 from model.nets.config import model_config
 from model.train_config import MaskConfig
 from pipeline.dataset.reader import open_dataset
+from tests.support.processes import left_of
 
 
 def batches(source, count: int, batch: int = 4, **options) -> list[ClipBatch]:
@@ -201,7 +202,7 @@ def test_processes_live_as_long_as_their_rank_and_leave_its_randomness_alone(num
         for pid in pids:
             with contextlib.suppress(psutil.NoSuchProcess):
                 readers.append(psutil.Process(pid))
-        left = psutil.wait_procs(readers, timeout=HANG_S / 3)[1]
+        left = left_of(readers, HANG_S / 3)
         for process in left:  # they hold the other end of the pipe
             process.kill()
         assert left == []
