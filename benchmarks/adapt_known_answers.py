@@ -22,7 +22,8 @@ import argparse
 import csv
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,10 +89,12 @@ def main() -> None:
     for name in chosen.tasks:
         source = str(work / "edited-dataset") if name == "edits" else chosen.dataset
         folds = last_third(tables[name]) if chosen.same_people else people_held_out(tables[name])
-        if chosen.zero_head_epochs:
-            pooled = finetune_each(name, folds, source, encoders, work, chosen.zero_head_epochs, chosen.seed)
-        else:
-            pooled = adapt_each(name, folds, source, encoders, work, chosen.finetune_epochs, chosen.seed)
+        outputs = [column for column in tables[name][0] if column not in ("path", "identity", "split")]
+        epochs = chosen.zero_head_epochs or chosen.finetune_epochs
+        test = (
+            partial(finetune_from_zero, work) if chosen.zero_head_epochs else partial(probe_and_finetune, work, outputs)
+        )
+        pooled = test_each(name, folds, encoders, partial(settings, name, source, work, epochs, chosen.seed), test)
         for mode in dict.fromkeys(mode for mode, _ in pooled):
             print(row_of(name, tables[name], mode, pooled), flush=True)
 
@@ -228,65 +231,52 @@ class Tested(NamedTuple):
 
 Pooled = Mapping[tuple[str, str], Mapping[str, list[Tested]]]
 """(mode, encoder) → video → its clips."""
+Scored = tuple[str, str, np.ndarray, np.ndarray]
+"""Mode, name of the video, scores (K,), labels (K,)."""
+Settle = Callable[[str, list[dict[str, str]], str], AdaptConfig]
+Test = Callable[[AdaptConfig, str], Iterable[Scored]]
 
 
-def adapt_each(
-    name: str,
-    folds: Mapping[str, list[dict[str, str]]],
-    dataset: str,
-    encoders: Mapping[str, str],
-    work: Path,
-    epochs: int,
-    seed: int,
+def test_each(
+    name: str, folds: Mapping[str, list[dict[str, str]]], encoders: Mapping[str, str], settle: Settle, test: Test
 ) -> Pooled:
     """Adapt each encoder once for every fold, and return what was tested."""
     pooled: dict[tuple[str, str], dict[str, list[Tested]]] = defaultdict(lambda: defaultdict(list))
     for (fold, rows), (encoder, weights) in itertools.product(folds.items(), encoders.items()):
-        outputs = [column for column in rows[0] if column not in ("path", "identity", "split")]
-        cfg = settings(name, fold, rows, dataset, weights, work, epochs, seed)
-        report = adapt(cfg, work / f"run-{name}-{fold}-{encoder}-{config_digest(cfg)[:8]}")
-        for line in read_rows(report.run_dir / "video_scores.csv"):
-            scores = [float(line["score"])] if "score" in line else [float(line[f"score.{o}"]) for o in outputs]
-            truth = [line["label"] == outputs[0]] if "label" in line else [line[f"label.{o}"] == "1" for o in outputs]
-            video = line["name"][:16] if name == "edits" else line["name"]
-            pooled[line["mode"], encoder][video].append(Tested(fold, np.array(scores), np.array(truth, float)))
+        cfg = settle(fold, rows, weights)
+        for mode, video, scores_K, truth_K in test(cfg, f"{name}-{fold}-{encoder}-{config_digest(cfg)[:8]}"):
+            video = video[:16] if name == "edits" else video
+            pooled[mode, encoder][video].append(Tested(fold, scores_K, truth_K))
     return pooled
 
 
-def finetune_each(
-    name: str,
-    folds: Mapping[str, list[dict[str, str]]],
-    dataset: str,
-    encoders: Mapping[str, str],
-    work: Path,
-    epochs: int,
-    seed: int,
-) -> Pooled:
-    """Fine-tune each encoder under a head of zeros, once for every fold, and return what was tested."""
-    pooled: dict[tuple[str, str], dict[str, list[Tested]]] = defaultdict(lambda: defaultdict(list))
-    for (fold, rows), (encoder, weights) in itertools.product(folds.items(), encoders.items()):
-        cfg = settings(name, fold, rows, dataset, weights, work, epochs, seed)
-        folder = work / f"zero-{name}-{fold}-{encoder}-{config_digest(cfg)[:8]}"
-        study = open_study(cfg, folder, torch.device("cpu"))
-        plan, choice = study.plan, study.choice
-        sides = plan.split.sides
-        head = nn.Linear(choice.config.encoder_dim, plan.task.width)
-        nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
-        classifier = Classifier(choice.build(), head)
-        finetune(make_job(cfg, plan.task, plan.pixels, choice.init, sides["train"], sides["val"]), classifier, folder)
-        scores_NK = classifier_scores(
-            plan.task, classifier, plan.pixels, sides["test"], batch=8, device=torch.device("cpu")
-        )
-        for window, scores_K in zip(sides["test"], scores_NK, strict=True):
-            (target,) = plan.pixels.variants.targets(window)
-            video = window.clip.name[:16] if name == "edits" else window.clip.name
-            pooled["FT, head from 0", encoder][video].append(Tested(fold, scores_K, np.atleast_1d(target)))
-    return pooled
+def probe_and_finetune(work: Path, outputs: list[str], cfg: AdaptConfig, run: str) -> Iterator[Scored]:
+    """Run ``marlin adapt``; yield what its file of scores says."""
+    report = adapt(cfg, work / f"run-{run}")
+    for line in read_rows(report.run_dir / "video_scores.csv"):
+        scores = [float(line["score"])] if "score" in line else [float(line[f"score.{o}"]) for o in outputs]
+        truth = [line["label"] == outputs[0]] if "label" in line else [line[f"label.{o}"] == "1" for o in outputs]
+        yield line["mode"], line["name"], np.array(scores), np.array(truth, float)
+
+
+def finetune_from_zero(work: Path, cfg: AdaptConfig, run: str) -> Iterator[Scored]:
+    """Fine-tune under a head of zeros; yield the scores of the test side."""
+    folder, device = work / f"zero-{run}", torch.device("cpu")
+    study = open_study(cfg, folder, device)
+    plan, choice, sides = study.plan, study.choice, study.plan.split.sides
+    head = nn.Linear(choice.config.encoder_dim, plan.task.width)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    classifier = Classifier(choice.build(), head)
+    finetune(make_job(cfg, plan.task, plan.pixels, choice.init, sides["train"], sides["val"]), classifier, folder)
+    scores_NK = classifier_scores(plan.task, classifier, plan.pixels, sides["test"], batch=8, device=device)
+    for window, scores_K in zip(sides["test"], scores_NK, strict=True):
+        (target,) = plan.pixels.variants.targets(window)
+        yield "FT, head from 0", window.clip.name, scores_K, np.atleast_1d(target)
 
 
 def settings(
-    name: str, fold: str, rows: list[dict[str, str]], dataset: str, weights: str, work: Path, epochs: int, seed: int
+    name: str, dataset: str, work: Path, epochs: int, seed: int, fold: str, rows: list[dict[str, str]], weights: str
 ) -> AdaptConfig:
     """Write the labels of a fold and return the settings that adapt to it; without epochs nothing is fine-tuned."""
     file = work / f"{name}-{fold}.csv"
