@@ -7,7 +7,6 @@ force, with all that it started. A flow run that is killed takes the child along
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import logging
 import logging.handlers
@@ -23,6 +22,7 @@ from typing import Any, TypeVar
 import psutil
 
 from infra.errors import ProjectError
+from infra.lifeline import die_with
 from infra.log import PACKAGES
 from infra.progress import PROGRESS_FILE
 
@@ -33,7 +33,6 @@ POLL_S = 1.0
 GRACE_S = 150.0
 """Seconds from SIGTERM to SIGKILL: a training may take two minutes to save. A flow run that Prefect kills before that
 tells the child once more, and leaves it alone to end."""
-PR_SET_PDEATHSIG = 1
 
 
 class JobDied(ProjectError):
@@ -142,9 +141,7 @@ class _PipeHandler(logging.handlers.QueueHandler):
 
 
 def _child(pipe: Connection, parent: int, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before it could be tied to us
-        os._exit(1)
+    die_with(parent)
     signal.signal(signal.SIGTERM, _leave)
     handler = _PipeHandler(pipe)
     for name in PACKAGES:

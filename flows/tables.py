@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -22,7 +23,7 @@ from flows.tables_plan import Run, TablesPlan, plan_tables
 from flows.tables_report import RESULT, write_tables
 from infra.config import dump_config
 from infra.errors import ProjectError
-from infra.launcher import die_with_parent
+from infra.lifeline import die_with
 from infra.ray_job import ray_machines
 from model.weights import WEIGHTS_FILE
 from pipeline.dataset.reader import open_dataset
@@ -91,8 +92,9 @@ def run_here(arguments: list[str], log: Path, gpu: str) -> tuple[int, str]:
     command = [sys.executable, "-m", MODULE, *arguments]
     with log.open("ab") as output:
         done = subprocess.run(
-            command, stdout=output, stderr=output, env=environment, check=False, preexec_fn=die_with_parent
-        )
+            command, stdout=output, stderr=output, env=environment, check=False,
+            preexec_fn=partial(die_with, os.getpid()),
+        )  # fmt: skip
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return done.returncode, lines[-1] if lines else ""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -11,7 +10,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
+
+from infra.lifeline import die_with
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ def launch(
         sys.executable, "-m", "infra.torchrun", *_meeting(hosts, run_dir), f"--nproc-per-node={world_size}",
         f"--max-restarts={max_restarts}", f"--shutdown-timeout={SAVING_S}", "-m", module, *arguments,
     ]  # fmt: skip
-    child = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent)
+    child = subprocess.Popen(command, env=environment, preexec_fn=partial(die_with, os.getpid()))
     previous = {}
     if _is_main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -115,11 +117,6 @@ def _status(code: int, status_file: Path) -> ExitStatus:
         if name in ExitStatus.__members__:
             return ExitStatus[name]
     return ExitStatus.DONE if code == 0 else ExitStatus.LOST_RANK if code < 0 else ExitStatus.FAILED
-
-
-def die_with_parent() -> None:
-    """Have SIGTERM sent to the calling process (a child, in ``preexec_fn``) when the thread that started it ends."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _is_main_thread() -> bool:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from infra.errors import ConfigError, ProjectError
+from infra.lifeline import die_with
 from infra.ray_session import ray_session
 
 FORMER_S = 180
@@ -118,7 +118,7 @@ def _run(module: str, arguments: list[str], folder: str, log: str) -> tuple[int,
         _wait_for_former(output)
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
-            cwd=folder, stdout=output, stderr=output, preexec_fn=_die_with_worker,
+            cwd=folder, stdout=output, stderr=output, preexec_fn=partial(die_with, os.getpid()),
         )  # fmt: skip
         code = process.wait()
     lines = Path(log).read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -139,7 +139,3 @@ def _wait_for_former(output: IO[bytes]) -> None:
         except OSError:  # a file system without locks, where nothing can be known
             return None
     return None
-
-
-def _die_with_worker() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)

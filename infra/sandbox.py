@@ -8,7 +8,6 @@ processes speak over the pipe; nothing from outside is ever unpickled.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import os
 import signal
@@ -24,13 +23,13 @@ from typing import Any
 import psutil
 
 from infra.errors import ProjectError
+from infra.lifeline import die_with
 
 POLL_S = 0.2
 KILL_S = 10.0
 """Seconds for a killed child to be gone."""
 FIRST_FOR_THE_KERNEL = "800"
 """The child's oom_score_adj: where memory runs out, the kernel takes it and not its parent."""
-PR_SET_PDEATHSIG = 1
 
 
 class SandboxError(ProjectError):
@@ -175,9 +174,7 @@ def _pipe() -> tuple[Connection, Connection]:
 
 
 def _child_main(handle: int, parent: int) -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # the parent died before the line above took effect
-        return
+    die_with(parent, signal.SIGKILL)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(FIRST_FOR_THE_KERNEL)
     pipe = Connection(handle)

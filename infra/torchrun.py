@@ -6,13 +6,17 @@ sentence each. torchrun also raises them, and forty lines of its own frames woul
 
 from __future__ import annotations
 
+import os
 import sys
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
+from infra.lifeline import TORCHRUN_PID
+
 if __name__ == "__main__":
+    os.environ[TORCHRUN_PID] = str(os.getpid())
     try:
         main()
     except SignalException as told:

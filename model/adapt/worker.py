@@ -7,11 +7,9 @@ loader, launch and exit status are pretraining's; one DeepSpeed engine takes the
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import logging
 import os
-import signal
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from torch import Tensor
 
 from infra.errors import CheckpointError, ConfigError, ProjectError, TrainingError
 from infra.launcher import ExitStatus, report_exit
+from infra.lifeline import die_with_torchrun
 from infra.log import configure_logging
 from infra.metrics import MetricSink, open_metrics
 from infra.progress import Progress
@@ -101,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args(arguments).folder
     configure_logging()
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # a killed torchrun must not leave ranks behind
+    die_with_torchrun()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if os.environ.get("RANK", "0") == "0" and hold_run(folder) is None:
         return _ended(folder, ExitStatus.REFUSED, busy(folder), code=1)

@@ -7,16 +7,19 @@ read stays a function of the positions alone.
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from multiprocessing import resource_tracker
 from typing import Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from infra.errors import ProjectError
+from infra.lifeline import die_with
 from model.data.batch import ClipBatch, ClipSample, collate
 
 
@@ -63,10 +66,13 @@ def batches_of_processes(
     loader = DataLoader(
         _Opened(opens), batch_sampler=map(list, shares), num_workers=processes, collate_fn=collate,
         pin_memory=pin_memory, prefetch_factor=read_ahead, multiprocessing_context="spawn",
-        worker_init_fn=_live_with_rank, generator=torch.Generator(),
+        worker_init_fn=partial(_live_with, os.getpid()), generator=torch.Generator(),
     )  # fmt: skip
+    resource_tracker.ensure_running()  # which would let SIGTERM in as it starts
     try:
-        yield from loader
+        with _unheard(signal.SIGTERM):
+            readers = iter(loader)
+        yield from readers
     except ProjectError as error:  # DataLoader puts the traceback of the process before the sentence
         raise type(error)(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
     except (RuntimeError, ConnectionError, EOFError) as error:
@@ -76,6 +82,19 @@ def batches_of_processes(
         raise ProjectError(f"a process that reads clips ended ({lines[0]})") from error
 
 
-def _live_with_rank(_: int) -> None:
+@contextlib.contextmanager
+def _unheard(order: signal.Signals) -> Iterator[None]:
+    """Hold ``order`` back from this thread, and from children that it starts until they let it in."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {order})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _live_with(rank: int, _: int) -> None:
     os.setpgid(0, 0)
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # forgets one that came to the rank's group before the line above
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    die_with(rank, signal.SIGKILL)

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import logging
 import os
-import signal
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +21,7 @@ import torch.distributed as dist
 from infra.config import load_config, tree_digest
 from infra.errors import CheckpointError, ConfigError, ProjectError, TrainingError
 from infra.launcher import EXIT_FILE, ExitStatus, report_exit
+from infra.lifeline import die_with_torchrun
 from infra.log import configure_logging
 from infra.metrics import open_metrics
 from infra.progress import Progress
@@ -50,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run_dir", type=Path, help="run folder")
     run_dir = parser.parse_args(arguments).run_dir
     configure_logging()
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # a killed torchrun must not leave ranks behind
+    die_with_torchrun()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if os.environ.get("RANK", "0") == "0":
         if hold_run(run_dir) is None:

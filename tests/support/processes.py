@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Sequence
 
 import psutil
 
@@ -15,7 +16,11 @@ def runs(pid: int) -> bool:
         return False
 
 
-def left_of(processes: Iterable[psutil.Process], timeout_s: float = 60) -> list[psutil.Process]:
+def left_of(processes: Sequence[psutil.Process], timeout_s: float = 60) -> list[psutil.Process]:
     """Return those that still run after ``timeout_s`` at most."""
-    _, alive = psutil.wait_procs(list(processes), timeout=timeout_s)
-    return [process for process in alive if process.is_running() and runs(process.pid)]
+    end = time.monotonic() + timeout_s
+    while left := [process for process in processes if process.is_running() and runs(process.pid)]:
+        if time.monotonic() > end:
+            break
+        time.sleep(0.1)
+    return left

@@ -164,7 +164,7 @@ def test_what_goes_wrong_in_a_process_is_said_in_its_own_words(open_numbered, nu
 
 
 RANK = """
-import os, signal, sys
+import os, signal, sys, threading, time
 from functools import partial
 import psutil, torch
 from model.data.loader import ClipLoader
@@ -172,12 +172,22 @@ from tests.unit.model.data.test_loader import reopened
 
 folder, order = sys.argv[1:]
 before = torch.get_rng_state()
+signal.signal(signal.SIGTERM, lambda *_: None)
+
+
+def stop_while_readers_begin():
+    while len(psutil.Process().children()) < 3:  # the readers, and what keeps their shared memory
+        time.sleep(0.01)
+    os.killpg(0, signal.SIGTERM)
+
+
+if order == "stop":
+    threading.Thread(target=stop_while_readers_begin).start()
 opens = partial(reopened, folder, hang=5 if order == "kill" else -1)  # a reader that hangs sees nothing by itself
 loader = ClipLoader(reopened(folder), 4, workers=2, read_ahead=1, opens=opens)
 next(loader)
 assert torch.equal(torch.get_rng_state(), before), "the noise of a resumed run would be another"
 print(*(child.pid for child in psutil.Process().children()), flush=True)
-signal.signal(signal.SIGTERM, lambda *_: None)
 if order == "stop":
     os.killpg(0, signal.SIGTERM)
     for _ in range(4):
