@@ -19,6 +19,7 @@ from infra.metrics import read_metrics
 from model.train.checkpoint_folder import FOLDER, check, list_checkpoints
 from model.train.run_folder import WEIGHTS
 from tests.support.pretraining import face_dataset, small_config
+from tests.support.processes import left_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -97,12 +98,6 @@ def ranks_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return found
 
 
-def gone(processes: list[psutil.Process]) -> None:
-    """Wait until all have ended."""
-    _, alive = psutil.wait_procs(processes, timeout=90)
-    assert not alive
-
-
 @pytest.mark.parametrize("victim", ["torchrun", "the command"])
 def test_a_run_killed_and_started_again_ends_in_the_same_weights(runs, undisturbed, victim):
     """SIGKILL, in the middle of a step, of each process of the launch; no process may outlive it."""
@@ -115,21 +110,24 @@ def test_a_run_killed_and_started_again_ends_in_the_same_weights(runs, undisturb
     else:
         process.kill()
     process.wait(PATIENCE_S)
-    gone(family)
+    assert left_of(family, 90) == []
     assert process.returncode != 0
     assert not (runs.folder / name / WEIGHTS).exists()
     weights = runs.finish(name)
     assert all(torch.equal(weights[key], undisturbed[key]) for key in undisturbed)
 
 
-def test_a_run_that_loses_a_rank_goes_on_by_itself_to_the_same_weights(runs, undisturbed):
-    """SIGKILL of rank 1, as the kernel does when memory is short: no second command may be needed."""
-    process = runs.start("restarted")
-    runs.wait_for_step("restarted", 5)
-    ranks_of(process)[-1].kill()
+@pytest.mark.parametrize("victim", ["rank", "reader"])
+def test_a_run_that_loses_a_process_goes_on_by_itself_to_the_same_weights(runs, undisturbed, victim):
+    """SIGKILL in rank 1, as the kernel does when memory is short: no second command may be needed."""
+    process = runs.start(victim, f"data.processes={victim == 'reader'}")
+    runs.wait_for_step(victim, 5)
+    rank = ranks_of(process)[-1]
+    family = [rank] if victim == "rank" else [child for child in rank.children() if "pt_data" in child.name()]
+    family[-1].kill()
     assert process.wait(PATIENCE_S) == 0
-    assert "resuming after step" in (runs.folder / "restarted.log").read_text()
-    weights = load_file(runs.folder / "restarted" / WEIGHTS)
+    assert "resuming after step" in (runs.folder / f"{victim}.log").read_text()
+    weights = load_file(runs.folder / victim / WEIGHTS)
     assert all(torch.equal(weights[key], undisturbed[key]) for key in undisturbed)
 
 
@@ -189,6 +187,6 @@ def test_a_run_killed_while_saving_falls_back_and_ends_in_the_same_weights(runs,
     for child in family:
         child.kill()
     process.wait(PATIENCE_S)
-    gone(family)
+    assert left_of(family, 90) == []
     weights = runs.finish(name)
     assert all(torch.equal(weights[key], undisturbed[key]) for key in undisturbed)
