@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import os
 import random
 import re
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 import certifi
@@ -35,6 +38,7 @@ PASSING_STATUS = frozenset({408, 421, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 _UNSAFE = re.compile(r"[^!-~]")
+_BLANK = re.compile(r"[\x00-\x20\x7f]")
 
 
 class FetchLimits(BaseConfig):
@@ -90,6 +94,90 @@ def attempted(work: Callable[[], T], limits: FetchLimits, deadline: Deadline) ->
     raise TransientError("no attempt was made")  # not reached: attempts is at least 1
 
 
+class _Limit(Deadline):
+    """A deadline that also bounds single waits on a socket."""
+
+    def __init__(self, seconds: float, stop: threading.Event | None = None) -> None:
+        super().__init__(seconds, stop)
+        self._over = time.monotonic() + seconds
+
+    @contextlib.contextmanager
+    def wait(self, timeout: float | None) -> Iterator[float]:
+        """Yield the timeout, cut to the time left. Raise TransientError when that is over, before or after."""
+        self.check()
+        left = max(self._over - time.monotonic(), 0.001)
+        try:
+            yield left if timeout is None else min(timeout, left)
+        except httpcore.TimeoutException:
+            self.check()
+            raise
+
+
+class _Running(threading.local):
+    """The limit of the fetch that this thread does: fetches share connections, and each has its own."""
+
+    def __init__(self) -> None:
+        self.limit = _Limit(math.inf)
+
+
+class _LimitedStream(httpcore.NetworkStream):
+    """A connection on which every wait is bounded, so that no server holds a fetch by answering bit by bit."""
+
+    def __init__(self, stream: httpcore.NetworkStream, running: _Running) -> None:
+        self._stream, self._running = stream, running
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        with self._running.limit.wait(timeout) as seconds:
+            return self._stream.read(max_bytes, seconds)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        with self._running.limit.wait(timeout) as seconds:
+            self._stream.write(buffer, seconds)
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        try:
+            with self._running.limit.wait(timeout) as seconds:
+                return _LimitedStream(self._stream.start_tls(ssl_context, server_hostname, seconds), self._running)
+        except TransientError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _LimitedSockets(httpcore.SyncBackend):
+    """Connects within the limit, and keeps to it on what it connected."""
+
+    def __init__(self, running: _Running) -> None:
+        self._running = running
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        with self._running.limit.wait(timeout) as seconds:
+            stream = super().connect_tcp(host, port, seconds, local_address, socket_options)
+        return _LimitedStream(stream, self._running)
+
+
+class _LimitedBackend(CheckedBackend):
+    """Connects to checked addresses alone, within the limit of the fetch that runs."""
+
+    def __init__(self, running: _Running, *, allow_private: bool) -> None:
+        super().__init__(allow_private=allow_private)
+        self._sockets = _LimitedSockets(running)
+
+
 class WebClient:
     """A client that all threads of one ingest share.
 
@@ -101,11 +189,12 @@ class WebClient:
     def __init__(self, limits: FetchLimits, stop: threading.Event | None = None) -> None:
         self._limits, self._stop = limits, stop
         self._pace = Pace(limits.requests_per_s, limits.burst)
+        self._running = _Running()
         self._pool = httpcore.ConnectionPool(
             ssl_context=ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where()),
             max_connections=64,
             keepalive_expiry=5.0,
-            network_backend=CheckedBackend(allow_private=limits.allow_private),
+            network_backend=_LimitedBackend(self._running, allow_private=limits.allow_private),
         )
 
     def close(self) -> None:
@@ -123,7 +212,7 @@ class WebClient:
             StorageError: the local disk refuses.
         """
         split_url(url)
-        deadline = Deadline(self._limits.max_video_s, self._stop)
+        deadline = self._running.limit = _Limit(self._limits.max_video_s, self._stop)
         with Partial(path, max_bytes=self._limits.max_mb * 1_000_000, deadline=deadline) as partial:
             return attempted(lambda: self._attempt(url, partial), self._limits, deadline)
 
@@ -132,8 +221,7 @@ class WebClient:
         origin = _origin(split_url(url))
         for _ in range(self._limits.redirects + 1):
             parts = split_url(url)
-            headers = {"Host": parts.netloc.rpartition("@")[2], "User-Agent": _AGENT, "Accept": "*/*",
-                       "Accept-Encoding": "identity"}  # fmt: skip
+            headers = {"User-Agent": _AGENT, "Accept": "*/*", "Accept-Encoding": "identity"}
             if authorization and _origin(parts) == origin:
                 headers["Authorization"] = authorization
             if partial.size and partial.validator:
@@ -141,10 +229,7 @@ class WebClient:
             target = self._answer(parts, headers, partial)
             if target is None:
                 return partial.finish()
-            target = urljoin(url, target)
-            if parts.scheme == "https" and urlsplit(target).scheme == "http":
-                raise RefusedError(f"{shown_url(url)} redirects from https to http")
-            url = _UNSAFE.sub(lambda match: quote(match[0]), target)
+            url = _redirected(url, target)
         raise FetchError(f"more than {self._limits.redirects} redirects")
 
     def _answer(self, parts: SplitResult, headers: dict[str, str], partial: Partial) -> str | None:
@@ -152,15 +237,10 @@ class WebClient:
         host = parts.hostname or ""
         self._pace.wait(host)
         timeouts = dict.fromkeys(("connect", "read", "write", "pool"), self._limits.timeout_s)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        target = _UNSAFE.sub(lambda match: quote(match[0]), target)
         try:
-            address = httpcore.URL(
-                scheme=parts.scheme.lower(), host=host.encode("idna"), port=parts.port, target=target.encode()
-            )
-            with self._pool.stream(
-                "GET", address, headers=list(headers.items()), extensions={"timeout": timeouts}
-            ) as answer:
+            address = _address(parts)
+            sent = [("Host", _host(address)), *((name, value.encode("latin-1")) for name, value in headers.items())]
+            with self._pool.stream("GET", address, headers=sent, extensions={"timeout": timeouts}) as answer:
                 told = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers}
                 if answer.status in _REDIRECTS and told.get("location"):
                     return told["location"]
@@ -205,6 +285,34 @@ class WebClient:
         raise FetchError(f"{host} answers {status}")
 
 
+def _address(parts: SplitResult) -> httpcore.URL:
+    """Return an address as it is asked for: ASCII alone. UnicodeError where a name cannot be written so."""
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    target = _UNSAFE.sub(lambda match: quote(match[0]), target)
+    host = (parts.hostname or "").encode("idna")
+    return httpcore.URL(scheme=parts.scheme.lower(), host=host, port=parts.port, target=target.encode())
+
+
+def _host(address: httpcore.URL) -> bytes:
+    """Return the Host header's value."""
+    host = b"[%b]" % address.host if b":" in address.host else address.host
+    return host if address.port is None else b"%b:%d" % (host, address.port)
+
+
+def _redirected(url: str, location: str) -> str:
+    """Return where a ``Location`` header leads from ``url``."""
+    with contextlib.suppress(UnicodeError):
+        location = location.encode("latin-1").decode()  # headers are read as Latin-1, and most addresses are UTF-8
+    try:
+        target = urljoin(url, location)
+        scheme = urlsplit(target).scheme
+    except ValueError:
+        raise FetchError(f"{shown_url(url)} redirects to an address that cannot be understood") from None
+    if urlsplit(url).scheme == "https" and scheme == "http":
+        raise RefusedError(f"{shown_url(url)} redirects from https to http")
+    return _BLANK.sub(lambda match: quote(match[0]), target)
+
+
 def _validator(fields: Mapping[str, str]) -> str | None:
     """What ``If-Range`` may name: a strong ETag, else the date of change; None where the server tells neither."""
     if fields.get("accept-ranges", "").lower() == "none":
@@ -221,7 +329,7 @@ def _retry_after(text: str | None) -> float | None:
         return float(text)
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     when = when if when.tzinfo else when.replace(tzinfo=UTC)
     return max((when - datetime.now(UTC)).total_seconds(), 0.0)

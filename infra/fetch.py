@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import uuid4
 
 from infra.errors import ProjectError, WeightsError
 from infra.storage import open_storage
@@ -34,21 +35,21 @@ def fetch_file(name: str, sha256: str | None, sources: Sequence[str], into: Path
     if target.is_file() and sha256 in (None, file_digest(target)):
         return target
     into.mkdir(parents=True, exist_ok=True)
-    temporary = into / f".{name}.part"
+    temporary = into / f".{name}.{uuid4().hex}.part"  # no other process writes to it
     said = []
     for source in sources:
         try:
             _copy(source, name, temporary)
+            digest = file_digest(temporary)
+            if sha256 in (None, digest):
+                temporary.replace(target)
+                logger.info("fetched %s from %s", name, source)
+                return target
+            said.append(f"{source}: sha256 is {digest[:12]}…, not {str(sha256)[:12]}…")
         except (OSError, ProjectError, urllib.error.URLError, ValueError) as error:
             said.append(f"{source}: {getattr(error, 'strerror', None) or error}")
-            continue
-        finally_digest = file_digest(temporary)
-        if sha256 in (None, finally_digest):
-            temporary.replace(target)
-            logger.info("fetched %s from %s", name, source)
-            return target
-        temporary.unlink()
-        said.append(f"{source}: sha256 is {finally_digest[:12]}…, not {str(sha256)[:12]}…")
+        finally:
+            temporary.unlink(missing_ok=True)
     tried = "; ".join(said) or "no source is configured"
     raise WeightsError(
         f"{name} could not be had ({tried}); put the file{f' with sha256 {sha256}' if sha256 else ''} into a folder "

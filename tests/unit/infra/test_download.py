@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import errno
 import hashlib
 import os
 import socket
+import ssl
 import threading
+import time
 from collections.abc import Iterator
 from email.utils import format_datetime
 from pathlib import Path
@@ -132,6 +135,88 @@ def test_a_server_that_trickles_costs_its_time_limit_and_no_more(server: WebServ
         _fetch(server, "/a", tmp_path / "a", max_video_s=0.5)
 
 
+_DRIPS = {
+    "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "header fields": (b"HTTP/1.1 200 OK\r\n", b"X-A: 1\r\n"),
+    "chunk sizes": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"a"),
+    "nothing": (b"", b""),
+}
+
+
+@contextlib.contextmanager
+def _dripping(how: str, certificate: Path | None = None) -> Iterator[int]:
+    """Run a server that answers its one client so, ten times a second for eight seconds, and yield its port."""
+    first, drip = _DRIPS[how]
+
+    def serve() -> None:
+        with contextlib.suppress(OSError), contextlib.closing(listening.accept()[0]) as raw:
+            client = raw
+            if certificate is not None:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(certificate)
+                client = context.wrap_socket(raw, server_side=True)
+            client.sendall(first)
+            for _ in range(80):
+                if gone.wait(0.1):
+                    break
+                client.sendall(drip)
+
+    gone = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listening.getsockname()[1]
+        gone.set()
+    thread.join(10)
+
+
+@pytest.mark.parametrize("how", _DRIPS)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_server_that_never_gets_to_the_body_costs_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, scheme: str
+) -> None:
+    """Bug caught: a limit that only bytes of the body run into; one that ends where TLS begins."""
+    pem = _self_signed(tmp_path / "server.pem") if scheme == "https" else None
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem or ""))
+    with _dripping(how, pem) as port:
+        _ends_early(f"{scheme}://127.0.0.1:{port}/a", tmp_path / "a", "max_video_s")
+
+
+def test_a_server_that_is_silent_about_its_certificate_costs_the_same(tmp_path: Path) -> None:
+    """Bug caught: a limit that does not hold while TLS is agreed on."""
+    with _dripping("nothing") as port:
+        _ends_early(f"https://127.0.0.1:{port}/a", tmp_path / "a", "max_video_s")
+
+
+def _ends_early(url: str, into: Path, why: str, stop: threading.Event | None = None) -> None:
+    begun = time.monotonic()
+    limits = {**QUICK, "max_video_s": 60.0 if stop else 0.5, "timeout_s": 60.0}
+    client = WebClient(FetchLimits(**limits), stop)
+    with pytest.raises(TransientError, match=why):
+        client.fetch(url, into)
+    assert time.monotonic() - begun < 5
+
+
+def test_a_connection_that_is_used_again_has_the_limit_of_the_fetch_that_uses_it(
+    server: WebServer, tmp_path: Path
+) -> None:
+    """Bug caught: the second film of a host ended by the time that the first one had."""
+    server.pages = {"/a": Page(BODY)}
+    client = WebClient(FetchLimits(**QUICK | {"max_video_s": 1.0, "attempts": 1}))
+    assert client.fetch(f"{server.url}/a", tmp_path / "a").bytes == len(BODY)
+    time.sleep(1.1)
+    assert client.fetch(f"{server.url}/a", tmp_path / "b").bytes == len(BODY)
+    client.close()
+
+
+def test_a_stop_ends_an_answer_that_drips(tmp_path: Path) -> None:
+    """Bug caught: an ingest that Ctrl-C cannot end while one server sends header after header."""
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    with _dripping("header fields") as port:
+        _ends_early(f"http://127.0.0.1:{port}/a", tmp_path / "a", "it was stopped", stop)
+
+
 def test_redirects_are_followed_bounded_and_each_checked(server: WebServer, tmp_path: Path) -> None:
     """Bug caught: an endless loop; a redirect into another scheme; credentials carried to another host."""
     with web_server() as other:
@@ -150,6 +235,50 @@ def test_redirects_are_followed_bounded_and_each_checked(server: WebServer, tmp_
     assert server.count("/loop") == 4
     with pytest.raises(FetchError, match="not http"):
         _fetch(server, "/file", tmp_path / "c")
+
+
+@pytest.mark.parametrize("location", ["http://[x", "//[x", "http://a]/b", "http://h:port/", "http://h:99999/"])
+def test_a_redirect_that_makes_no_sense_is_a_failure_of_its_video_alone(
+    server: WebServer, tmp_path: Path, location: str
+) -> None:
+    """Bug caught: one hostile answer that ends the whole ingest with a traceback; a password shown in what it says."""
+    server.pages = {"/a?key=hidden": Page(status=302, headers={"Location": location})}
+    secret = server.url.replace("//", "//me:word@") + "/a?key=hidden"
+    with pytest.raises(FetchError, match="cannot be understood") as caught:
+        WebClient(FetchLimits(**QUICK)).fetch(secret, tmp_path / "a")
+    assert "word" not in str(caught.value)
+    assert "hidden" not in str(caught.value)
+
+
+def test_names_of_any_alphabet_are_fetched_from_and_redirected_to(
+    server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug caught: one international address that ends the whole ingest; names and paths garbled by a redirect."""
+    real = socket.getaddrinfo
+    ascii_name = "xn--mnchen-3ya.example"
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *a, **k: real("127.0.0.1" if host == ascii_name else host, *a, **k)
+    )
+    there = f"http://münchen.example:{server.port}"
+    utf8 = f"{there}/ü b".encode().decode("latin-1")  # a server writes bytes, and most write UTF-8
+    server.pages = {"/a": Page(status=302, headers={"Location": utf8}), "/%C3%BC%20b": Page(BODY)}
+    client = WebClient(FetchLimits(**QUICK))
+    for url in (f"{there}/ü%20b", f"{server.url}/a"):
+        (tmp_path / "a").unlink(missing_ok=True)
+        assert client.fetch(url, tmp_path / "a").bytes == len(BODY)
+        assert server.asked[-1][1]["host"] == f"{ascii_name}:{server.port}"
+    client.close()
+    with pytest.raises(FetchError, match="label"):
+        client.fetch(f"http://{'ü' * 64}.example/a", tmp_path / "b")
+
+
+def test_what_a_server_says_of_its_file_cannot_end_the_ingest(server: WebServer, tmp_path: Path) -> None:
+    """Bug caught: a traceback from a validator that is not ASCII, or from a date that no calendar has."""
+    date = "Mon, 01 Jan 99999999999 00:00:00 GMT"
+    page = Page(BODY, headers={"ETag": '"ü"'}, break_after=30_000, breaks=1, before=[(503, {"Retry-After": date})])
+    server.pages = {"/a": page}
+    assert _fetch(server, "/a", tmp_path / "a") == BODY
+    assert server.asked[-1][1]["if-range"] == '"ü"'
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "[::1]", "[::ffff:127.0.0.1]"])
@@ -256,9 +385,13 @@ def test_a_full_disk_is_the_machines_trouble_and_not_the_videos(server: WebServe
 def test_a_stop_ends_a_wait_at_once(server: WebServer, tmp_path: Path) -> None:
     """Bug caught: an ingest that ends only minutes after Ctrl-C, when every thread's wait is over."""
     server.pages = {"/a": Page(BODY, before=[(503, {"Retry-After": "100"})])}
-    stop = threading.Event()
-    stop.set()
+    stop, begun = threading.Event(), time.monotonic()
+    threading.Timer(0.5, stop.set).start()
     with pytest.raises(TransientError):
+        WebClient(FetchLimits(**QUICK), stop).fetch(f"{server.url}/a", tmp_path / "a")
+    assert server.count("/a") == 1
+    assert time.monotonic() - begun < 10
+    with pytest.raises(TransientError, match="it was stopped"):
         WebClient(FetchLimits(**QUICK), stop).fetch(f"{server.url}/a", tmp_path / "a")
     assert server.count("/a") == 1
 
