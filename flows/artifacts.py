@@ -6,10 +6,12 @@ A takedown reaches dataset and run folders and not Prefect's database, so pictur
 from __future__ import annotations
 
 import base64
+import logging
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import (
     create_image_artifact,
     create_link_artifact,
@@ -18,25 +20,44 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.exceptions import ObjectNotFound
 
 from infra.progress import progress_line
 from model.adapt.report import PAIRS_FILE, AdaptReport
 from model.pretrain import PretrainReport
 from pipeline.ingest import IngestReport
 
+logger = logging.getLogger(__name__)
+
 
 class ShownProgress:
-    """A progress artifact that is made with the first state, and changed with each further one."""
+    """A progress artifact that is made with the first state, and changed with each further one.
+
+    What is shown does not end because it cannot be shown: a server that does not answer is warned of once, until it
+    does again. What ends a run (a cancellation, a time limit) is no error of the server's, and passes.
+    """
 
     def __init__(self, key: str) -> None:
         self._key = key
         self._id: UUID | None = None
+        self._unheard = False
 
     def __call__(self, state: dict[str, Any]) -> None:
         """Show what ``progress.json`` says, without its note, which may be a video's name."""
         done, total = float(state["done"] or 0), float(state["total"] or 0)
         percent = min(100 * done / total, 100.0) if total else 0.0
         line = progress_line({**state, "note": ""})
+        try:
+            self._show(percent, line)
+            self._unheard = False
+        except (httpx.HTTPError, ObjectNotFound) as error:
+            if not self._unheard:
+                logger.warning(
+                    "%s is not shown for now (%s: %s); the work goes on", self._key, type(error).__name__, error
+                )
+            self._unheard = True
+
+    def _show(self, percent: float, line: str) -> None:
         if self._id is None:
             self._id = cast(UUID, create_progress_artifact(percent, key=self._key, description=line))
         else:

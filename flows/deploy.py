@@ -113,7 +113,7 @@ def planned(cfg: DeployConfig) -> list[Planned]:
         Planned(ingest_flow, cfg.ingest_pool, {"cfg": cfg.ingest, "runs": runs}, cfg.ingest_cron),
         Planned(improve_flow, training, {"cfg": improve}, cfg.improve_cron),
         *(Planned(adapt_flow, training, {"cfg": adaptation, "runs": runs, "registry": improve.registry},
-                  name=adaptation.task) for adaptation in cfg.adaptations),
+                  cfg.improve_cron, adaptation.task) for adaptation in cfg.adaptations),
         Planned(pretrain_flow, training, {"cfg": improve.pretrain, "runs": runs}),
         Planned(end_to_end_flow, training, {}),
         Planned(ablation_flow, training, {}),

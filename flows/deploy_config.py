@@ -58,7 +58,7 @@ class DeployConfig(BaseConfig):
     ingest_cron: str = "0 2 * * *"
     """When ingestion runs whether or not an event came."""
     improve_cron: str = "0 4 * * 0"
-    """When it is looked whether a new encoder is due, whether or not an event came."""
+    """When it is looked whether a new encoder is due, or the live one not yet adapted, whether or not an event came."""
     timezone: str = "UTC"
     """Time zone of both."""
     sensor: SensorConfig = SensorConfig()

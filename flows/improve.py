@@ -46,10 +46,10 @@ def improve_flow(cfg: ImproveConfig) -> Decision | None:
     with tags(PART_TAG):
         candidate = _candidate(cfg, registry, attempt, parent)
         decision = _decided(cfg, registry, candidate)
+    if decision.action == "promote":  # before the end of the attempt: a run that dies in between says it again
+        post_event(ENCODER_PROMOTED, registry_resource(cfg.registry), {"version": candidate.number})
     registry.end()
     create_markdown_artifact(key="decision", markdown=f"version {candidate.number}: {decision.action}, {decision.why}")
-    if decision.action == "promote":
-        post_event(ENCODER_PROMOTED, registry_resource(cfg.registry), {"version": candidate.number})
     return decision
 
 

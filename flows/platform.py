@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import sys
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 from flows.deploy_config import DeployConfig
-from flows.processes import Keeper, Part
+from flows.processes import Keeper, Part, listens
 from infra.errors import ConfigError
 
 RAY, STORE, SERVER, SENSOR = "ray", "store", "server", "sensor"
+LOOPBACK = "127.0.0.1"
 
 
 def up(cfg: DeployConfig, config_file: Path) -> list[str]:
@@ -30,7 +31,7 @@ def up(cfg: DeployConfig, config_file: Path) -> list[str]:
         config_file: the same settings as a file, which the sensor reads.
 
     Raises:
-        ProjectError: a part does not start; those that did keep running.
+        ProjectError: a part does not start, or another's serves at its port; those that did keep running.
     """
     work = Path(cfg.work).absolute()
     keeper = Keeper(work)
@@ -61,7 +62,7 @@ def environment(cfg: DeployConfig) -> dict[str, str]:
     }
     found = {name: os.environ.get(name, value) for name, value in found.items()}
     if cfg.ray_port:
-        found["RAY_ADDRESS"] = f"127.0.0.1:{cfg.ray_port}"
+        found["RAY_ADDRESS"] = f"{LOOPBACK}:{cfg.ray_port}"
     return {**cfg.environment, **found, "PREFECT_API_URL": cfg.api_url}
 
 
@@ -70,19 +71,26 @@ def _before_deploying(cfg: DeployConfig, work: Path) -> list[Part]:
     if cfg.store_port:
         if shutil.which("minio") is None:
             raise ConfigError("store_port is set and minio is not installed; install it, or set store_port to 0")
-        command = ["minio", "server", "--address", f"127.0.0.1:{cfg.store_port}", str(work / "objects")]
-        parts.append(Part(STORE, command, {}, lambda: _listens(cfg.store_port)))
+        command = ["minio", "server", "--address", f"{LOOPBACK}:{cfg.store_port}", str(work / "objects")]
+        parts.append(_listening(STORE, command, {}, cfg.store_port, "store_port"))
     if cfg.ray_port:
         ray = str(Path(sys.executable).with_name("ray"))
         command = [
-            ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={cfg.ray_port}",
+            ray, "start", "--head", "--block", f"--node-ip-address={LOOPBACK}", f"--port={cfg.ray_port}",
             "--include-dashboard=false", "--disable-usage-stats",
         ]  # fmt: skip
         loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # otherwise it listens on all interfaces
-        parts.append(Part(RAY, command, loopback, lambda: _listens(cfg.ray_port)))
+        parts.append(_listening(RAY, command, loopback, cfg.ray_port, "ray_port"))
     command = [_prefect(), "server", "start", "--host", cfg.host, "--port", str(cfg.port)]
-    parts.append(Part(SERVER, command, {}, lambda: _answers(f"{cfg.api_url}/health")))
+    healthy = partial(_answers, f"{cfg.api_url}/health")
+    parts.append(Part(SERVER, command, {}, healthy, address=(cfg.host, cfg.port), setting="port"))
     return parts
+
+
+def _listening(name: str, command: list[str], variables: dict[str, str], port: int, setting: str) -> Part:
+    """A part that is ready when it takes connections on a port of the loopback."""
+    address = (LOOPBACK, port)
+    return Part(name, command, variables, partial(listens, address), address=address, setting=setting)
 
 
 def _after_deploying(cfg: DeployConfig, config_file: Path) -> list[Part]:
@@ -111,9 +119,3 @@ def _answers(url: str) -> bool:
             return answer.status == 200
     except OSError:
         return False
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0

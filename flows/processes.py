@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from infra.errors import ProjectError
 
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 POLL_S = 0.2
 GRACE_S = 20.0
 """Seconds from SIGTERM to what follows it: SIGTERM for the children that are left, and then SIGKILL."""
@@ -25,6 +28,7 @@ class Part:
     """One process to keep running.
 
     ``ready`` tells whether it serves; None takes being alive for it. ``limit_s`` is how long that may take.
+    ``address`` is the host and port where it serves, None nowhere, and ``setting`` the setting that names the port.
     """
 
     name: str
@@ -32,6 +36,8 @@ class Part:
     environment: Mapping[str, str]
     ready: Callable[[], bool] | None = None
     limit_s: float = 120.0
+    address: tuple[str, int] | None = None
+    setting: str = ""
 
 
 class Keeper:
@@ -45,7 +51,7 @@ class Keeper:
         try:
             told = json.loads((self._folder / f"{name}.json").read_text())
             process = psutil.Process(int(told["pid"]))
-            lives = process.create_time() == told["created"] and process.status() != psutil.STATUS_ZOMBIE
+            lives = self._is_told(name, told, process) and process.status() != psutil.STATUS_ZOMBIE
             return process if lives else None
         except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
             return None
@@ -54,11 +60,13 @@ class Keeper:
         """Start a part unless it runs, and wait until it is ready; return whether it was started.
 
         Raises:
-            ProjectError: it ended, or was not ready in time; it is not left half started.
+            ProjectError: another process serves at its address, and would be taken for it; or it ended, or was not
+                ready in time, and is not left half started.
         """
-        process, started = self.running(part.name), False
-        if process is None:
-            process, started = self._start(part), True
+        started = self.running(part.name) is None
+        if started:
+            _check_free(part)
+            self._start(part)
         end = time.monotonic() + part.limit_s
         while part.ready is not None and not part.ready():
             if self.running(part.name) is None or time.monotonic() > end:
@@ -80,17 +88,47 @@ class Keeper:
         (self._folder / f"{name}.json").unlink(missing_ok=True)
         return process is not None
 
-    def _start(self, part: Part) -> psutil.Process:
+    def _start(self, part: Part) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / f"{part.name}.log").open("ab") as log:
             child = subprocess.Popen(
                 part.command, env={**os.environ, **part.environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
-        process = psutil.Process(child.pid)
-        told = json.dumps({"pid": process.pid, "created": process.create_time()})
-        (self._folder / f"{part.name}.json").write_text(told)
-        return process
+        (self._folder / f"{part.name}.json").write_text(json.dumps(_identity(child.pid)))
+
+    def _is_told(self, name: str, told: dict[str, Any], process: psutil.Process) -> bool:
+        """Tell whether a process is the one of a record; an old record has a time of day in place of ticks."""
+        if "created" not in told:
+            return told == _identity(process.pid)
+        log = self._folder / f"{name}.log"
+        return process.create_time() == told["created"] or os.path.samefile(f"/proc/{process.pid}/fd/1", log)
+
+
+def listens(address: tuple[str, int]) -> bool:
+    """Tell whether anything takes connections at a host and port."""
+    try:
+        with socket.create_connection(address, timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def _check_free(part: Part) -> None:
+    if part.address is not None and listens(part.address):
+        raise ProjectError(
+            f"{part.name} is not started: something else serves at {part.address[0]}:{part.address[1]}; "
+            f"stop that, or set {part.setting} to another port"
+        )
+
+
+def _identity(pid: int) -> dict[str, Any]:
+    """Return what no other process has: number, clock ticks from boot to its start, and boot. A set clock moves none.
+
+    A time of day is no use here: it is reckoned from the boot's, which moves when the clock is set.
+    """
+    after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()  # field 3 and on of proc(5)
+    return {"pid": pid, "ticks": int(after_name[19]), "boot": BOOT_ID.read_text().strip()}
 
 
 def _told(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -54,6 +55,54 @@ def test_a_number_that_another_process_has_now_is_left_alone(keeper, tmp_path):
     assert not keeper.end("a")
     (tmp_path / "work" / "b.json").write_text("half a rec")
     assert keeper.running("b") is None
+
+
+def test_a_clock_that_is_set_changes_no_process(keeper, monkeypatch):
+    """Catches a clock step after which `up` starts everything twice, and `down` leaves the first ones."""
+    part = Part("a", SLEEP, {})
+    keeper.ensure(part)
+    before = psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: before + 3600)
+    assert keeper.running("a") is not None
+    assert not keeper.ensure(part)
+
+
+def test_a_record_of_an_earlier_boot_is_not_ours(keeper, tmp_path, monkeypatch):
+    """Catches a part taken for that of an earlier boot, where number and ticks are the same again."""
+    keeper.ensure(Part("a", SLEEP, {}))
+    (tmp_path / "boot").write_text("another")
+    with monkeypatch.context() as patched:
+        patched.setattr("flows.processes.BOOT_ID", tmp_path / "boot")
+        assert keeper.running("a") is None
+    assert keeper.running("a") is not None
+
+
+def test_a_record_of_the_former_kind_is_understood_and_known_by_its_log(keeper, tmp_path):
+    """Catches an upgrade, or a clock step before it, that forgets what runs."""
+    keeper.ensure(Part("a", SLEEP, {}))
+    keeper.ensure(Part("b", SLEEP, {}))
+    record, process = tmp_path / "work" / "a.json", keeper.running("a")
+    record.write_text(json.dumps({"pid": process.pid, "created": process.create_time() - 3600}))
+    assert keeper.running("a") == process
+    other = keeper.running("b").pid
+    record.write_text(json.dumps({"pid": other, "created": 1.0}))
+    assert keeper.running("a") is None
+    record.write_text(json.dumps({"pid": process.pid, "created": process.create_time()}))
+    (tmp_path / "work" / "a.log").unlink()
+    assert keeper.running("a") == process
+
+
+def test_what_another_serves_is_not_taken_for_ours(keeper, tmp_path):
+    """Catches `up` that says "started" and then tells another house's server what to run."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        part = Part("a", SLEEP, {}, ready=lambda: True, address=("127.0.0.1", port), setting="some_port")
+        with pytest.raises(ProjectError, match=rf"serves at 127.0.0.1:{port}; stop that, or set some_port to another"):
+            keeper.ensure(part)
+        assert not (tmp_path / "work" / "a.json").exists()
+    assert keeper.ensure(part)
+    with socket.create_server(("127.0.0.1", port)):  # as it does itself when it runs
+        assert not keeper.ensure(part)
 
 
 def test_a_part_ends_with_all_that_it_started(keeper, tmp_path, monkeypatch):

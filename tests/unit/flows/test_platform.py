@@ -1,0 +1,63 @@
+"""``marlin up``: what it does not touch, and how it knows its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from flows import platform
+from flows.deploy_config import DeployConfig
+from flows.processes import Keeper
+from infra.errors import ProjectError
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """Says that it is well, as any Prefect server does."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def others_port() -> Iterator[int]:
+    """Port of a Prefect server of somebody else."""
+    with HTTPServer(("127.0.0.1", 0), Healthy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_up_does_not_adopt_the_server_of_another(others_port, tmp_path, monkeypatch):
+    """Catches pools overwritten and deployments deleted on a server that somebody else runs on the same port."""
+    prefect = tmp_path / "prefect"
+    prefect.write_text("#!/bin/sh\nsleep 600\n")
+    prefect.chmod(0o755)
+    told: list[DeployConfig] = []
+    monkeypatch.setattr("flows.deploy.deploy", lambda cfg: told.append(cfg) or [])
+    monkeypatch.setattr(platform, "_prefect", lambda: str(prefect))
+    monkeypatch.setattr(platform, "environment", lambda cfg: {})
+    monkeypatch.setattr(platform, "_after_deploying", lambda cfg, file: [])
+    cfg = DeployConfig(work=str(tmp_path / "work"), port=others_port)
+    try:
+        with pytest.raises(ProjectError, match=rf"server is not started: .*:{others_port}; .* set port to another"):
+            platform.up(cfg, tmp_path / "deploy.yaml")
+    finally:
+        Keeper(tmp_path / "work").end(platform.SERVER)
+    assert told == []
+
+
+def test_each_part_that_serves_says_where_and_by_which_setting(tmp_path, monkeypatch):
+    """Catches a store or cluster of somebody else that is taken for ours, and a cure that names the wrong setting."""
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    cfg = DeployConfig(port=4201, ray_port=6380, store_port=9001)
+    for part in platform._before_deploying(cfg, tmp_path):
+        assert part.ready is not None
+        assert part.address is not None
+        assert getattr(cfg, part.setting) == part.address[1]
