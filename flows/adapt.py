@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+
 from prefect import flow
 
 from flows.ingest import DAY_S
 from flows.registry import Encoder, Registry
 from flows.runs import encoder_folder, settled_folder
 from flows.tasks import adapt_task
-from infra.errors import ConfigError
-from model.adapt.report import AdaptReport
+from model.adapt.report import RESULT_FILE, AdaptReport
 from model.adapt_config import AdaptConfig
+from pipeline.dataset.reader import open_dataset
+
+logger = logging.getLogger(__name__)
 
 
 @flow(name="adapt", flow_run_name="adapt to {cfg.task}", timeout_seconds=7 * DAY_S)
-def adapt_flow(cfg: AdaptConfig, runs: str = "runs", registry: str = "") -> AdaptReport:
-    """Adapt.
+def adapt_flow(cfg: AdaptConfig, runs: str = "runs", registry: str = "") -> AdaptReport | None:
+    """Adapt; None where the schedule finds nothing to do: no encoder is live, or it is adapted already.
 
     Args:
-        cfg: settings of `marlin adapt`.
+        cfg: settings of `marlin adapt`; without a dataset version, the newest when the flow begins.
         runs: folder of run folders.
         registry: where given, the encoder that is live there is adapted, on the dataset version that it was trained on.
 
@@ -29,8 +33,15 @@ def adapt_flow(cfg: AdaptConfig, runs: str = "runs", registry: str = "") -> Adap
         known = Registry(registry)
         live = known.live()
         if live is None:
-            raise ConfigError(f"no encoder is live in {registry}; name weights, or wait for the first promotion")
+            logger.info("no encoder is live in %s yet; the first promotion starts this", registry)
+            return None
         cfg = adapt_to(cfg, known, live, live, runs)
+        if (done := settled_folder(runs, f"adapt-{cfg.task}", cfg) / RESULT_FILE).exists():
+            logger.info("the live encoder is adapted already: %s", done)
+            return None
+    elif cfg.data.version is None and cfg.data.dataset:
+        newest = open_dataset(cfg.data.dataset).version.version  # a run folder for each version
+        cfg = cfg.model_copy(update={"data": cfg.data.model_copy(update={"version": newest})})
     return adapt_task(cfg, settled_folder(runs, f"adapt-{cfg.task}", cfg))
 
 

@@ -133,7 +133,12 @@ def pretrain(cfg: PretrainConfig, run: RunFolder = None) -> None:
     )
 
 
-@command(app, Door("task", "TASK"), Door("data.dataset", "DATASET", "--dataset"), WEIGHTS)
+@command(
+    app,
+    Door("task", "TASK"),
+    Door("data.dataset", "DATASET", "--dataset"),
+    Door("weights", "FILE|RUN", "--weights", needed=False),  # a baseline has none
+)
 def adapt(cfg: AdaptConfig, run: RunFolder = None) -> None:
     """Adapt the encoder to a task, frozen (linear probe) and fine-tuned, and measure it."""
     from model.adapt.run import adapt as run_adapt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
@@ -25,13 +26,18 @@ from infra.config import dump_config
 from infra.errors import ProjectError
 from infra.lifeline import die_with
 from infra.ray_job import ray_machines
+from infra.storage import open_storage
+from model.adapt_config import AdaptDataConfig
+from model.train_config import DataConfig
 from model.weights import WEIGHTS_FILE
 from pipeline.dataset.reader import open_dataset
 
 DONE = {"pretrain": WEIGHTS_FILE, "adapt": RESULT}
 """The last file of a run: with it, it is finished."""
+VERSIONS = "versions.json"
 LOG = "output.log"
 MODULE = "flows.cli"
+Data = TypeVar("Data", DataConfig, AdaptDataConfig)
 Start = Callable[[list[str], Path], tuple[int, str]]
 """Runs ``marlin`` with some arguments, its output appended to a file: exit code and last line."""
 
@@ -129,14 +135,24 @@ def run_all(plan: TablesPlan, start: Start) -> dict[Path, str]:
 
 
 def pinned(cfg: TablesConfig) -> TablesConfig:
-    """Return the settings with every dataset at the version that is newest now: a night's ingest changes no cell."""
-    data = {
-        name: part.model_copy(update={"version": open_dataset(part.dataset, part.version).version.version})
-        for name, part in cfg.data.items()
-    }
-    read = cfg.pretrain.data
-    version = open_dataset(read.dataset, read.version).version.version
-    pretrain = cfg.pretrain.model_copy(update={"data": read.model_copy(update={"version": version})})
+    """Return the settings with every dataset at one version: the one named, else that which the work folder began with.
+
+    A dataset that is new to the work folder is taken at its newest version, which is kept there (``versions.json``): a
+    night's ingest changes no cell, also when the same command goes on after it.
+    """
+    work = open_storage(cfg.work)
+    begun: dict[str, int] = json.loads(work.read(VERSIONS)) if work.exists(VERSIONS) else {}
+
+    def pin(part: Data) -> Data:
+        version = part.version or begun.get(part.dataset)
+        opened = open_dataset(part.dataset, version).version.version
+        if not part.version:
+            begun[part.dataset] = opened
+        return part.model_copy(update={"version": opened})
+
+    data = {name: pin(part) for name, part in cfg.data.items()}
+    pretrain = cfg.pretrain.model_copy(update={"data": pin(cfg.pretrain.data)})
+    work.write(VERSIONS, json.dumps(begun, indent=1).encode())
     return cfg.model_copy(update={"data": data, "pretrain": pretrain})
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 LabelValue = str | int | float | bool
+DONOR = "donor"
+"""The label that names whose face was put into a fake, as ``identity`` names whose head it is."""
 
 
 class RejectReason(StrEnum):

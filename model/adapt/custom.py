@@ -122,7 +122,7 @@ def rows_by_clip(
         that no clip belongs to.
 
     Raises:
-        DatasetError: a path fits two different videos.
+        DatasetError: a path fits two different videos, or two lines name one video.
     """
     clips = list(clips)
     by_name: dict[str, set[str]] = defaultdict(set)
@@ -146,7 +146,11 @@ def rows_by_clip(
         if not found:
             orphans.append(row.path)
         for video in found:
-            of_video[video] = row
+            other = of_video.setdefault(video, row)
+            if other is not row:
+                raise DatasetError(
+                    f"lines {other.line} and {row.line} name one video ({other.path} and {row.path}); keep one of them"
+                )
     joined = {key: line for key, video, _ in clips if (line := of_clip.get(key) or of_video.get(video)) is not None}
     return joined, orphans
 

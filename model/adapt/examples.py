@@ -14,6 +14,7 @@ from model.adapt.task import LabelError, Labels, Target, TaskSpec
 from model.adapt.tasks import TASKS
 from model.adapt_config import AdaptConfig
 from pipeline.dataset.reader import DatasetReader
+from pipeline.rows import DONOR
 
 _FIELDS = ("key", "video", "name", "track", "start_frame", "frames", "split", "identity")
 
@@ -42,7 +43,7 @@ class Labelled:
 def list_clips(reader: DatasetReader) -> list[StoredClip]:
     """Return all clips that the version lists, in its order."""
     return [
-        StoredClip(_clip_row(shard.unit, row, entry), json.loads(entry["labels"]))
+        _stored_clip(shard.unit, row, entry)
         for shard in reader.shards
         for row, entry in enumerate(reader.manifest(shard.unit).to_pylist())
     ]
@@ -134,8 +135,10 @@ def _makes_fakes(labelled: Sequence[ClipRow], cfg: AdaptConfig) -> bool:
     return cfg.task == "deepfake" and (cfg.data.fakes == "self_blend" or (cfg.data.fakes == "auto" and not both))
 
 
-def _clip_row(unit: str, row: int, entry: Mapping[str, Any]) -> ClipRow:
-    return ClipRow(unit=unit, row=row, **{name: entry[name] for name in _FIELDS})
+def _stored_clip(unit: str, row: int, entry: Mapping[str, Any]) -> StoredClip:
+    labels = json.loads(entry["labels"])
+    donor = str(labels[DONOR]) if DONOR in labels else None
+    return StoredClip(ClipRow(unit=unit, row=row, donor=donor, **{name: entry[name] for name in _FIELDS}), labels)
 
 
 def _manipulation(labels: Labels) -> str:

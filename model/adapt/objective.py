@@ -16,6 +16,8 @@ MAX_WEIGHT = 20.0
 def task_loss(kind: Kind, logits_BK: Tensor, targets_BJ: Tensor, weights_K: Tensor | None = None) -> Tensor:
     """Return the mean loss of a batch, 0-d fp32: cross-entropy of each kind, squared error for regression.
 
+    The mean over parts of a batch, each with its share of samples, is that of the whole.
+
     Args:
         kind: of the task.
         logits_BK: any float dtype.
@@ -26,7 +28,8 @@ def task_loss(kind: Kind, logits_BK: Tensor, targets_BJ: Tensor, weights_K: Tens
     if kind == "regression":
         return F.mse_loss(logits_BK, targets_BJ)
     if kind == "multiclass":
-        return F.cross_entropy(logits_BK, targets_BJ[:, 0].long(), weight=weights_K)
+        losses_B = F.cross_entropy(logits_BK, targets_BJ[:, 0].long(), weight=weights_K, reduction="none")
+        return losses_B.mean()  # torch's own mean divides by the weights of a batch: none are left of a batch of one
     return F.binary_cross_entropy_with_logits(logits_BK, targets_BJ, pos_weight=weights_K)
 
 

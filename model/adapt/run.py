@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
+from infra.config import load_config
 from infra.device import pick_device
 from infra.errors import ConfigError
 from infra.fetch import file_digest
-from infra.run import RunContext
+from infra.run import CONFIG_FILE, RunContext
 from model.adapt.licences import dataset_licences
 from model.adapt.report import (
     ADAPTED_FILE,
@@ -24,6 +25,7 @@ from model.adapt.report import (
 from model.adapt.study import open_study, run_study
 from model.adapt.tasks import TASKS
 from model.adapt_config import AdaptConfig
+from pipeline.dataset.reader import open_dataset
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +39,8 @@ def adapt(cfg: AdaptConfig, run_dir: str | Path | None = None) -> AdaptReport:
         cfg: settings.
         run_dir: run folder; None makes one under ``runs/``. It receives ``result.json``, ``video_scores.csv`` and
             ``scores.csv`` (one row a window), ``pairs.png`` (made fakes), ``head.safetensors`` (linear probe),
-            ``adapted.safetensors`` (encoder, head) and ``run.json``; the same folder goes on with an interrupted run.
+            ``adapted.safetensors`` (encoder, head) and ``run.json``; the same folder goes on with an interrupted run,
+            on the dataset version that it began with.
 
     Raises:
         ConfigError: no such task, no dataset or weights named, no such device.
@@ -52,6 +55,7 @@ def adapt(cfg: AdaptConfig, run_dir: str | Path | None = None) -> AdaptReport:
     device = pick_device(cfg.device)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
+    cfg = _decided(cfg, run_dir)
     with RunContext.create(f"adapt-{cfg.task}", cfg, folder=run_dir) as run:
         study = open_study(cfg, run.dir, device)
         version = study.reader.version
@@ -69,3 +73,13 @@ def adapt(cfg: AdaptConfig, run_dir: str | Path | None = None) -> AdaptReport:
     for note in report.notes:
         _log.info("%s", note)
     return report
+
+
+def _decided(cfg: AdaptConfig, run_dir: str | Path | None) -> AdaptConfig:
+    """Return the settings with a dataset version: that which the run in this folder began with, else the newest."""
+    version = cfg.data.version
+    if version is None and run_dir is not None and (Path(run_dir) / CONFIG_FILE).exists():
+        before = load_config(AdaptConfig, Path(run_dir) / CONFIG_FILE).data
+        version = before.version if before.dataset == cfg.data.dataset else None
+    version = version or open_dataset(cfg.data.dataset).version.version
+    return cfg.model_copy(update={"data": cfg.data.model_copy(update={"version": version})})

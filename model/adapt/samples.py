@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from model.adapt.task import Target
@@ -13,8 +13,10 @@ from model.adapt.task import Target
 class ClipRow:
     """One manifest row as adaptation needs it; ``row`` is its index in the unit's manifest, frames are absolute.
 
-    ``target`` is what the task wants predicted of it, None where that is made with the pixels. ``subject`` names what
-    bears that target: the video, or the clip alone. ``manipulation`` is how a deepfake was made, else empty.
+    ``identity`` is the person seen and ``donor`` the one whose face was put there, each where known. ``target`` is what
+    the task wants predicted of the clip, None where that is made with the pixels. ``subject`` names what bears that
+    target: the video, or the clip alone. ``manipulation`` is how a deepfake was made, else empty. ``group`` is what
+    ``with_groups`` found.
     """
 
     unit: str
@@ -30,6 +32,18 @@ class ClipRow:
     target: Target | None = None
     subject: str = ""
     manipulation: str = ""
+    donor: str | None = None
+    group: str = ""
+
+    @property
+    def people(self) -> frozenset[str]:
+        """Whose faces it shows, as far as that is known."""
+        return frozenset(filter(None, (self.identity, self.donor)))
+
+    @property
+    def ties(self) -> list[str]:
+        """What it may share with other clips, so that they are not independent of it: people first, then the video."""
+        return [*sorted(f"person:{person}" for person in self.people), f"video:{self.video}"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +65,8 @@ class Window:
 
     @property
     def group(self) -> str:
-        """Who is seen: the person where known, else the video. Groups, not clips, are independent of each other."""
-        return f"person:{self.clip.identity}" if self.clip.identity else f"video:{self.clip.video}"
+        """The people and videos that it hangs together with. Groups, not clips, are independent of each other."""
+        return self.clip.group or self.clip.ties[0]
 
     @property
     def id(self) -> str:
@@ -65,6 +79,26 @@ class Draw(NamedTuple):
 
     window: Window
     number: int
+
+
+def with_groups(clips: Iterable[ClipRow]) -> list[ClipRow]:
+    """Return the clips with their groups: clips that share a person or a video, or a third clip that does, are one.
+
+    A group has the first name of its people or, where none is known, that of its video.
+    """
+    clips, above = list(clips), dict[str, str]()
+
+    def first(tie: str) -> str:
+        while above.setdefault(tie, tie) != tie:
+            above[tie] = above[above[tie]]
+            tie = above[tie]
+        return tie
+
+    for clip in clips:
+        for tie in clip.ties[1:]:
+            low, high = sorted((first(clip.ties[0]), first(tie)))
+            above[high] = low
+    return [replace(clip, group=first(clip.ties[0])) for clip in clips]
 
 
 def draws_of(windows: Iterable[Window], count: int = 1) -> list[Draw]:
@@ -86,7 +120,7 @@ def windows_of(clip: ClipRow, count: int, *, frames: int = 16, stride: int = 2) 
 
 def choose_windows(clips: Sequence[ClipRow], per_clip: int, most: int, *, frames: int = 16) -> list[Window]:
     """Take ``per_clip`` windows of every clip and, of more than ``most`` (0: no limit), an even selection."""
-    windows = [window for clip in clips for window in windows_of(clip, per_clip, frames=frames)]
+    windows = [window for clip in with_groups(clips) for window in windows_of(clip, per_clip, frames=frames)]
     if most == 0 or len(windows) <= most:
         return windows
     return [windows[i * len(windows) // most] for i in range(most)]

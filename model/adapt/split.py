@@ -119,18 +119,12 @@ def _check_pair(
                         f"at least {gap_frames} are required"
                     )
         return
-    for what, of in (("video", _video), ("person", _person)):
-        shared = {of(w) for w in held} & {of(w) for w in other} - {None}
-        if shared:
-            raise DatasetError(f"leak: {what} {sorted(map(str, shared))[0]} is on the {name} and the {other_name} side")
-
-
-def _video(window: Window) -> str | None:
-    return window.clip.video
-
-
-def _person(window: Window) -> str | None:
-    return window.clip.identity
+    for tie in sorted({t for w in held for t in w.clip.ties} & {t for w in other for t in w.clip.ties}):
+        what, _, which = tie.partition(":")
+        raise DatasetError(
+            f"leak: {what} {which} is on the {name} and the {other_name} side; mend the split of the dataset or of the "
+            "label file, or use data.split=video"
+        )
 
 
 def _choose(

@@ -14,7 +14,7 @@ from pipeline.dataset.format import clip_key, work_key
 from pipeline.dataset.sample import meta_to_bytes, regions_to_bytes
 from pipeline.dataset.tar import TarWriter
 from pipeline.dataset.units import Units
-from pipeline.dataset.versions import DatasetVersion, Licence, publish_version
+from pipeline.dataset.versions import DatasetVersion, Licence, newest_version, next_version, publish_version
 from pipeline.dataset.work import CLIPS, REGIONS, write_outcome
 from pipeline.dataset.writer import write_unit
 from pipeline.faces.regions import to_bits
@@ -106,3 +106,10 @@ def _meta(name: str, video: str, start: int, frames: int) -> ClipMeta:
         landmarks=[[(0, 0)] * 5] * frames, quality=Quality(score=1, face_px=100, blur=50, exposure=120),
         detector="drawn", parser="drawn", recipe=RECIPE, split="val" if name.startswith("val") else "train",
     )  # fmt: skip
+
+
+def publish_again(dataset: str) -> None:
+    """Publish a further version of the same units, as a night does."""
+    storage = open_storage(dataset)
+    newest = newest_version(storage)
+    publish_version(storage, next_version(newest, newest.units, "a night"))

@@ -7,10 +7,11 @@ import re
 from infra.errors import ConfigError
 from pipeline.config import SplitLists
 from pipeline.places import printable
-from pipeline.rows import LabelValue
+from pipeline.rows import DONOR, LabelValue
 from pipeline.sources.layouts.described import Described
 from pipeline.sources.layouts.official import official_split
 
+_NUMBERS = re.compile(r"(?P<target>\d+)(?:_(?P<donor>\d+))?(?P<actors>__)?")
 _PATH = re.compile(
     r"/(?P<kind>original|manipulated)_sequences/(?P<method>[^/]+)/(?P<compression>c\d+)/videos/(?P<stem>[^/]+)$"
 )
@@ -19,8 +20,9 @@ _PATH = re.compile(
 class FaceForensics:
     """``original_sequences/<source>/<compression>/videos/NNN.mp4``, ``manipulated_sequences/<method>/…/NNN_MMM.mp4``.
 
-    The identity is that of the first number: an original and the fakes painted into it never part in a split. (The
-    donor's face, MMM, is not part of it.)
+    The identity is that of the first number: an original and the fakes painted into it never part in a split. The
+    second, whose face was put there, is the label ``donor``: adaptation keeps people apart by both. The numbers of
+    DeepFakeDetection (``NN__scene.mp4``, ``NN_MM__scene__code.mp4``) are of actors, who are numbered by themselves.
     """
 
     def __init__(self, lists: SplitLists | None = None) -> None:
@@ -42,11 +44,13 @@ class FaceForensics:
             "manipulation": printable(match["method"]) if fake else "none",
             "compression": match["compression"],
         }
-        target = re.match(r"\d+", match["stem"])
-        actor = re.match(r"\d+(?=__)", match["stem"])  # DeepFakeDetection's actors are numbered apart from the videos
-        if target is None or actor is not None:
-            return [Described(labels, f"ffpp-actor-{actor[0]}" if actor else None)]
-        return [Described(labels, f"ffpp-{target[0]}", self._split(match["stem"]))]
+        numbers = _NUMBERS.match(match["stem"])
+        if numbers is None:
+            return [Described(labels, None)]
+        who = "ffpp-actor-" if numbers["actors"] else "ffpp-"
+        if fake and numbers["donor"]:
+            labels[DONOR] = who + numbers["donor"]
+        return [Described(labels, who + numbers["target"], None if numbers["actors"] else self._split(match["stem"]))]
 
     def _split(self, stem: str) -> str | None:
         numbers = re.fullmatch(r"(\d+)(?:_(\d+))?\..*", stem)

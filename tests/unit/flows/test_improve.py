@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from flows import improve
+from flows import adapt, improve
 from flows.config import ImproveConfig
 from flows.plan import Idle
 from flows.registry import Attempt, Encoder, Registry
 from infra.config import validate_config
 from infra.storage import open_storage
+from model.adapt.report import RESULT_FILE
+from model.adapt_config import AdaptConfig
 from model.gate import Verdict
-from pipeline.dataset.versions import bury_version, newest_version, next_version, publish_version
-from tests.support.clip_dataset import write_clip_dataset
+from pipeline.dataset.versions import bury_version
+from tests.support.clip_dataset import publish_again, write_clip_dataset
 
 
 @pytest.fixture
@@ -26,21 +28,14 @@ def cfg(tmp_path: Path) -> ImproveConfig:
     return validate_config(ImproveConfig, tree, where="the test")
 
 
-def grow(cfg: ImproveConfig) -> None:
-    """Publish a further version with the same clips."""
-    storage = open_storage(cfg.pretrain.data.dataset)
-    newest = newest_version(storage)
-    publish_version(storage, next_version(newest, newest.units, "ingest"))
-
-
-def register(cfg: ImproveConfig, licence: str = "MIT") -> Encoder:
+def register(cfg: ImproveConfig, licence: str = "MIT", weights: str = "", dataset: str = "d") -> Encoder:
     registry = Registry(cfg.registry)
-    weights = Path(cfg.runs).parent / "weights"
-    weights.write_text(str(len(registry.encoders())))
+    file = Path(cfg.runs).parent / "weights"
+    file.write_text(weights or str(len(registry.encoders())))
     return registry.register(
-        weights,
+        file,
         lambda number, created, sha256: Encoder(
-            number=number, created=created, sha256=sha256, run="r", dataset="d", dataset_version=1, clips=3,
+            number=number, created=created, sha256=sha256, run="r", dataset=dataset, dataset_version=1, clips=3,
             parent=None, licences=(f"videos: {licence}",),
         ),
     )  # fmt: skip
@@ -52,7 +47,7 @@ def test_an_unfinished_attempt_is_finished_on_its_own_version(cfg):
     begun = improve._attempt(cfg, registry)
     assert isinstance(begun, Attempt)
     assert (begun.dataset_version, begun.clips, begun.parent) == (1, 3, None)
-    grow(cfg)
+    publish_again(cfg.pretrain.data.dataset)
     assert improve._attempt(cfg, registry) == begun
 
 
@@ -60,7 +55,7 @@ def test_an_attempt_on_a_version_that_was_taken_down_is_given_up(cfg):
     """Catches training that goes on with a person who was taken out."""
     registry = Registry(cfg.registry)
     improve._attempt(cfg, registry)
-    grow(cfg)
+    publish_again(cfg.pretrain.data.dataset)
     bury_version(open_storage(cfg.pretrain.data.dataset), 1, 2)
     again = improve._attempt(cfg, registry)
     assert isinstance(again, Attempt)
@@ -88,6 +83,37 @@ def test_a_run_that_died_after_deciding_does_not_decide_again(cfg, monkeypatch):
     assert len(registry.decisions()) == 1
 
 
+@pytest.fixture
+def events(cfg: ImproveConfig, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """The events of ``improve`` runs that need not train, measure or show anything."""
+    posted: list[dict] = []
+    dataset = open_storage(cfg.pretrain.data.dataset).uri
+    monkeypatch.setattr(improve, "_candidate", lambda *_: register(cfg, weights="the same", dataset=dataset))
+    monkeypatch.setattr(improve, "_verdict", lambda *_: Verdict(True, "better", {}))
+    monkeypatch.setattr(improve, "create_markdown_artifact", lambda **_: None)
+    monkeypatch.setattr(improve, "post_event", lambda name, resource, payload: posted.append(payload) or True)
+    return posted
+
+
+@pytest.mark.parametrize(
+    "where", [(improve, "post_event"), (Registry, "end"), (improve, "create_markdown_artifact")], ids=lambda w: w[1]
+)
+def test_a_promotion_is_told_wherever_the_run_dies(cfg, events, monkeypatch, where):
+    """Catches an attempt that ends before its event: the next run finds nothing due, and nobody is ever told."""
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*where, die)
+        with pytest.raises(KeyboardInterrupt):
+            improve.improve_flow.fn(cfg)
+    improve.improve_flow.fn(cfg)
+    assert {"version": 1} in events
+    assert [decision.version for decision in Registry(cfg.registry).decisions()] == [1]
+    assert Registry(cfg.registry).attempt() is None
+
+
 def test_commercial_use_refuses_what_is_not_allowed_and_says_what(cfg, monkeypatch):
     """Catches research-only weights that go live in a product."""
     monkeypatch.setattr(improve, "_scored", lambda *_: Path())
@@ -100,3 +126,22 @@ def test_commercial_use_refuses_what_is_not_allowed_and_says_what(cfg, monkeypat
     )
     assert improve._verdict(wanted, registry, register(cfg)).passed
     assert improve._verdict(cfg, registry, register(cfg, "no commercial use")).passed
+
+
+def test_the_schedule_adapts_the_live_encoder_once(cfg, monkeypatch):
+    """Catches a week that fails because nothing is live yet, and one that measures again what is measured."""
+    done: list[Path] = []
+
+    def adapts(settings: AdaptConfig, folder: Path) -> str:
+        assert settings.data.version == 1
+        folder.mkdir(parents=True)
+        (folder / RESULT_FILE).touch()
+        done.append(folder)
+        return "a report"
+
+    monkeypatch.setattr(adapt, "adapt_task", adapts)
+    assert adapt.adapt_flow.fn(cfg.adapt, cfg.runs, cfg.registry) is None
+    encoder = register(cfg, dataset=open_storage(cfg.pretrain.data.dataset).uri)
+    Registry(cfg.registry).decide("promote", encoder.number, "better")
+    found = [adapt.adapt_flow.fn(cfg.adapt, cfg.runs, cfg.registry) for _ in range(2)]
+    assert (found, len(done)) == (["a report", None], 1)

@@ -11,6 +11,7 @@ from flows.tables_plan import plan_tables
 from flows.tables_published import MARLIN, TABLES
 from flows.tables_report import write_tables
 from infra.errors import ConfigError
+from tests.support.clip_dataset import publish_again, write_clip_dataset
 
 
 def _config(tmp_path, **changes) -> TablesConfig:
@@ -61,6 +62,18 @@ def test_where_cells_run_changes_none_and_they_are_launched_once(tmp_path):
         _config(tmp_path, **launch, pretrain=launch)
     with pytest.raises(ValueError, match=r"pretrain\.launch\.nodes=1, not 2"):
         _config(tmp_path, pretrain={"launch": {"nodes": 2, "rendezvous": "a:1"}})
+
+
+def test_a_work_folder_keeps_the_versions_it_began_with(tmp_path):
+    """Catches a night's ingest that makes every finished pretraining begin anew when the same command goes on."""
+    dataset = str(write_clip_dataset(tmp_path / "set", [{"a": [40]}]))
+    settings = {"data": {"deepfake": {"dataset": dataset}}, "pretrain": {"data": {"dataset": dataset}}}
+    cfg = _config(tmp_path / "work", **settings)
+    begun = tables.pinned(cfg)
+    assert (begun.data["deepfake"].version, begun.pretrain.data.version) == (1, 1)
+    publish_again(dataset)
+    assert tables.pinned(cfg) == begun
+    assert tables.pinned(_config(tmp_path / "other", **settings)).pretrain.data.version == 2
 
 
 def test_a_cell_gets_a_gpu_that_is_free(tmp_path, monkeypatch):

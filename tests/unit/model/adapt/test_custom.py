@@ -41,6 +41,9 @@ def test_a_path_is_a_name_its_end_a_digest_or_a_clip(tmp_path):
     assert orphans == ["c.mp4"]
     with pytest.raises(DatasetError, match="which 2 videos end in"):
         rows_by_clip(file.rows, [("k1", "v" * 64, "one/a.mp4"), ("k2", "w" * 64, "two/a.mp4")])
+    for other in ("set/a.mp4", "v" * 64, "./a.mp4"):  # a contradiction, of which the last line would win
+        with pytest.raises(DatasetError, match=r"^lines 2 and 3 name one video \(a.mp4 and "):
+            rows_by_clip(_file(tmp_path, f"path,x\na.mp4,0\n{other},1\n").rows, clips)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from infra.errors import TrainingError
-from model.adapt.objective import class_weights
+from model.adapt.objective import class_weights, task_loss
 from model.adapt.probe import feature_statistics, fold_standardisation, head_scores, train_probe
 from model.adapt.task import TaskSpec
 from model.adapt.tasks import deepfake
@@ -124,6 +124,23 @@ def test_a_rare_class_is_not_ignored():
     assert recall[True] > 0.7 > 0.3 > recall[False]
     assert class_weights(TASK, y).tolist() == pytest.approx([19])
     assert class_weights(plain, y) is None
+
+
+@pytest.mark.parametrize(("kind", "width"), [("binary", 1), ("multilabel", 3), ("multiclass", 3), ("regression", 1)])
+def test_the_loss_is_the_same_however_a_batch_is_shared_out(kind, width):
+    """Catches class weights that vanish with one sample a rank, or in a validation that goes one window at a time."""
+    generator = torch.Generator().manual_seed(0)
+    logits_BK = torch.randn(8, width, generator=generator)
+    targets_BJ = (
+        torch.arange(8)[:, None]
+        % (3 if kind == "multiclass" else 2)
+        * torch.ones(1, width if kind == "multilabel" else 1)
+    )
+    weights_K = torch.tensor([0.2, 5.0, 1.0])[:width]
+    whole = task_loss(kind, logits_BK, targets_BJ, weights_K)
+    singly = [task_loss(kind, logits_BK[i : i + 1], targets_BJ[i : i + 1], weights_K) for i in range(8)]
+    assert torch.stack(singly).mean() == pytest.approx(float(whole), abs=1e-6)
+    assert kind == "regression" or whole != pytest.approx(float(task_loss(kind, logits_BK, targets_BJ)), abs=1e-3)
 
 
 def test_the_defaults_outlast_a_direction_that_misleads_at_first():

@@ -55,6 +55,28 @@ def test_one_person_in_several_videos_is_on_one_side():
     assert not people["test"] & (people["train"] | people["val"])
 
 
+def test_clips_that_hang_together_through_a_third_are_on_one_side():
+    """Catches two known people in one video, and a fake made of two people, whose other videos lie elsewhere."""
+    together = [clip(f"v{i}", identity=f"p{i}{face}", track=face) for i in range(8) for face in (0, 1)]
+    together += [clip(f"own{i}", identity=f"p{i}1") for i in range(8)]
+    swapped = [clip(f"fake{i}", identity=f"q{i}", donor=f"q{(i + 1) % 3}") for i in range(3)]
+    chosen = choose_windows([*together, *swapped], 1, 0)
+    assert len({w.group for w in chosen}) == 8 + 1
+    for seed in range(8):
+        split = split_windows(chosen, kind="auto", **RULES | {"seed": seed})
+        assert split.kind == split.val_kind == "video"
+        check_no_leak(split)
+
+
+def test_the_face_of_a_fake_leaks_as_a_person_does():
+    fake, real = (
+        choose_windows([clip("a", identity="p", donor="q")], 1, 0),
+        choose_windows([clip("b", identity="q")], 1, 0),
+    )
+    with pytest.raises(DatasetError, match=r"leak: person q is on the test and the training side; mend"):
+        check_no_leak(Split("video", "video", {"train": tuple(fake), "val": (), "test": tuple(real)}, 32))
+
+
 def test_a_fake_and_the_video_it_was_made_of_are_cut_at_the_same_frame():
     """Catches cutting each file on its own: the fake's late frames would be trained on as the real's early ones."""
     pair = windows({"real": 8}, identity="p", target=(0.0,)) + windows({"fake": 6}, identity="p", target=(1.0,))

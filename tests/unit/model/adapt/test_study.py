@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from safetensors.torch import load_file
 
 from infra.errors import ConfigError, DatasetError
 from model.adapt.encoder import pretrained_encoder, random_encoder
+from model.adapt.report import RESULT_FILE
 from model.adapt.run import adapt
-from model.adapt_config import AdaptConfig
+from model.adapt_config import AdaptConfig, FinetuneConfig
 from model.nets.config import model_config
 from model.weights import load_weights
+from tests.support.clip_dataset import publish_again
 from tests.unit.model.adapt.conftest import TINY
 
 
@@ -148,6 +151,19 @@ def test_labelled_fakes_of_your_own_csv_and_few_shot(tiny_weights, labelled_data
     assert torch.equal(adapted.state["head.weight"], head["head.weight"])  # what `marlin predict` takes
     again = adapt(cfg, tmp_path / "run")
     assert again.rows[0].measures == report.rows[0].measures
+
+
+def test_an_interrupted_run_goes_on_with_the_version_it_began_with(tiny_weights, labelled_dataset, tmp_path):
+    """Catches hours of fine-tuning that are refused because a night published another version meanwhile."""
+    dataset = shutil.copytree(labelled_dataset, tmp_path / "dataset")
+    cfg = _config(tiny_weights, dataset, baseline=False, data={"dataset": str(dataset), "gap_frames": 16})
+    begun = adapt(cfg, tmp_path / "run")
+    (tmp_path / "run" / RESULT_FILE).unlink()  # as a kill leaves it before its last file
+    publish_again(str(dataset))
+    gone_on = adapt(cfg, tmp_path / "run")
+    assert (begun.version, gone_on.version) == (1, 1)
+    assert [row.measures for row in gone_on.rows] == [row.measures for row in begun.rows]
+    assert adapt(cfg.model_copy(update={"finetune": FinetuneConfig(enabled=False)}), tmp_path / "new").version == 2
 
 
 def test_a_second_run_in_the_same_cache_gives_the_same_numbers(report, tiny_weights, drawn_dataset, tmp_path):

@@ -20,6 +20,11 @@ from tests.support.layouts import faceforensics, split_list
         ),
         ("/d/manipulated_sequences/My Own/c0/videos/004_982.mp4", ("fake", "My Own", "c0"), "ffpp-004"),
         ("/d/original_sequences/actors/c23/videos/01__walking.mp4", ("real", "none", "c23"), "ffpp-actor-01"),
+        (
+            "/d/manipulated_sequences/DeepFakeDetection/c23/videos/01_02__exit_phone_room__YVGY8LOK.mp4",
+            ("fake", "DeepFakeDetection", "c23"),
+            "ffpp-actor-01",
+        ),
     ],
 )
 def test_folders_tell_label_method_and_compression(path: str, labels: tuple, identity: str) -> None:
@@ -27,6 +32,15 @@ def test_folders_tell_label_method_and_compression(path: str, labels: tuple, ide
     (video,) = Layouts().describe(path, "/d")
     assert (video.labels["label"], video.labels["manipulation"], video.labels["compression"]) == labels
     assert video.identity == identity
+
+
+@pytest.mark.parametrize(
+    ("stem", "donor"), [("004_982.mp4", "ffpp-982"), ("01_02__exit__YVGY8LOK.mp4", "ffpp-actor-02"), ("004.mp4", None)]
+)
+def test_a_fake_tells_whose_face_was_put_in(stem: str, donor: str | None) -> None:
+    """Bug caught: a fake of 982's face that is trained on while 982's own video is tested."""
+    (video,) = Layouts().describe(f"/d/manipulated_sequences/FaceSwap/c23/videos/{stem}", "/d")
+    assert video.labels.get("donor") == donor
 
 
 @pytest.mark.parametrize(
