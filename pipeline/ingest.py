@@ -192,13 +192,13 @@ def _finish_old_plan(
     if plan.version == due and plan.recipe_digest == recipe:
         logger.info("finishing the plan of an interrupted ingest: %d videos", plan.videos)
         return _carry_out(storage, cfg, plan, latest, run, metrics)
-    listed = set(latest.units.column("unit")) if latest else set()
-    if plan.version >= due:
+    if plan.version >= due:  # else it was published, and older versions may hold what the latest no longer lists
         logger.warning("an unfinished plan for other settings is dropped: %d videos", plan.videos)
-    for unit in plan.units:
-        if unit.id not in listed:
-            for key in (shard_key(unit.id), manifest_key(unit.id), videos_key(unit.id)):
-                storage.delete(key)
+        listed = set(latest.units.column("unit")) if latest else set()
+        for unit in plan.units:
+            if unit.id not in listed:
+                for key in (shard_key(unit.id), manifest_key(unit.id), videos_key(unit.id)):
+                    storage.delete(key)
     _sweep(storage)
     return []
 

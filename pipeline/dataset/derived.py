@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 DERIVED = (".npy", ".npz", ".png", ".jpg", ".jpeg", ".gif", ".csv", ".html")
 """Endings of features, pictures, scores and pages: what shows or describes single faces, and can be made again."""
 WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+BESIDE = (".npy", ".png", "-cam.png", "-annotated.mp4")
+"""How what `marlin extract` and `marlin predict` write beside ``<stem>.json`` ends."""
 CACHED_FEATURES = "features-*.npz"
 """Files of a cache of features that lies outside its run's folder (``cache`` in the run's config)."""
 
@@ -43,7 +45,7 @@ def purge_derived(
     """Delete what was made of some versions of a dataset, as far as it lies below ``roots``.
 
     Deleted are: features, pictures, scores and pages in the folders of runs that read such a version, and their caches;
-    features that ``marlin extract`` made of the videos themselves; and pages of reports that name them. Nothing
+    what ``marlin extract`` and ``marlin predict`` made of the videos themselves; and pages of reports that name them. Nothing
     outside a run's folder is deleted on the word of its record alone, and nothing that a link points at.
 
     Args:
@@ -98,17 +100,18 @@ def _derived_files(run: RunRecord) -> Iterator[Path]:
 
 
 def _extracted(folders: Iterable[Path], digests: Collection[str]) -> Iterator[Path]:
-    """Features of the videos themselves: ``<stem>.json``, which names the video's digest, and ``<stem>.npy``."""
+    """What was made of the videos themselves: ``<stem>.json``, which names the video's digest, and what lies beside it."""
     for folder in folders:
         for path in folder.rglob("*.json"):
-            if path.name == RUN_FILE or path.stat().st_size > _LARGEST_PAGE:
-                continue
             try:
+                if path.name == RUN_FILE or not path.is_file() or path.stat().st_size > _LARGEST_PAGE:
+                    continue
                 tree = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
+            except (OSError, ValueError, RecursionError):  # none of ours
                 continue
-            if isinstance(tree, dict) and "windows" in tree and tree.get("sha256") in digests:
-                yield from (path, path.with_suffix(".npy"))
+            if isinstance(tree, dict) and tree.keys() & {"windows", "faces"} and tree.get("sha256") in digests:
+                yield path
+                yield from (path.with_name(path.stem + ending) for ending in BESIDE)
 
 
 def _pages(folders: Iterable[Path], digests: Collection[str], names: Collection[str]) -> Iterator[Path]:
@@ -125,10 +128,14 @@ _LARGEST_PAGE = 64 << 20
 
 def _says(path: Path, words: Collection[str]) -> bool:
     """Tell whether a text file has one of the words, not as a part of a longer file name."""
-    if not words or path.stat().st_size > _LARGEST_PAGE:
+    try:
+        if not words or path.stat().st_size > _LARGEST_PAGE:
+            return False
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        logger.warning("%s cannot be read (%s): look yourself whether it names who goes", path, error.strerror)
         return False
     pattern = "|".join(map(re.escape, words))
-    text = path.read_text(encoding="utf-8", errors="replace")
     return re.search(rf"(?<![\w.-])(?:{pattern})(?![\w-])", text) is not None
 
 

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 SEEN_PREFIX = "seen/"
 PLACES_PREFIX = f"{SEEN_PREFIX}places-"
 _MOST_FILES = 16
+UNREADABLE = (pa.ArrowException, OSError, ValueError)
+"""What reading a cache that is damaged raises."""
 _COLUMNS = pa.schema(
     [pa.field("place", pa.binary(16)), pa.field("content", pa.string()), pa.field("bytes", pa.int64())]
 )
@@ -83,10 +85,18 @@ class Seen:
 
 
 def forget(storage: Storage, digests: Collection[str]) -> None:
-    """Take every row that holds one of the digests out of the caches under ``seen/``, for a takedown."""
+    """Take every row that holds one of the digests out of the caches under ``seen/``, for a takedown.
+
+    A damaged cache, of which nobody can tell what it says, goes as a whole.
+    """
     gone = pa.array(sorted(digests), pa.string())
     for key in storage.list(SEEN_PREFIX):
-        table = read_table(storage.read(key))
+        try:
+            table = read_table(storage.read(key))
+        except UNREADABLE as error:
+            logger.warning("%s/%s is deleted: it cannot be read (%s)", storage.uri, key, error)
+            storage.delete(key)
+            continue
         kept = table
         for field in table.schema:
             if pa.types.is_string(field.type):
@@ -107,7 +117,7 @@ def read_cached(storage: Storage, key: str, columns: pa.Schema) -> pa.Table | No
     """Return a cache file's table; None, with a warning, when it is damaged or of another schema."""
     try:
         table = read_table(storage.read(key))
-    except (StorageError, pa.ArrowException, OSError, ValueError) as error:
+    except (StorageError, *UNREADABLE) as error:
         logger.warning("%s/%s is left out: it cannot be read (%s)", storage.uri, key, error)
         return None
     metadata = table.schema.metadata or {}

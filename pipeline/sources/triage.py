@@ -45,7 +45,7 @@ def triage(
     for video in listed:
         sight = seen.get(video)
         digest = cut_digest(sight.content, video.cut) if sight else standin_digest(video.place)
-        if sight and removed and (digest in removed or sight.content in removed):
+        if digest in removed or (sight and sight.content in removed):
             gone += 1
         elif known.is_settled(digest, retry):
             settled.append(digest)

@@ -8,6 +8,7 @@ import pytest
 
 from infra.errors import CorruptShardError, DatasetError
 from infra.storage import Storage, open_storage
+from pipeline.config import IngestConfig
 from pipeline.dataset.compact import compact_dataset, plan_compaction
 from pipeline.dataset.format import shard_key
 from pipeline.dataset.lock import writer_lock
@@ -16,7 +17,9 @@ from pipeline.dataset.show import summary, video_rows
 from pipeline.dataset.units import ShardEntry
 from pipeline.dataset.vacuum import vacuum_dataset
 from pipeline.dataset.verify import verify_dataset
-from pipeline.plan import Plan, Unit, write_plan
+from pipeline.ingest import _finish_old_plan
+from pipeline.ingest_metrics import IngestMetrics
+from pipeline.plan import Plan, Unit, read_plan, write_plan
 from pipeline.rows import SourceVideo
 from tests.support.killing import compact, contents, copy_store, killed_at
 
@@ -124,6 +127,24 @@ def test_it_works_in_a_bucket(small, builder, s3_uri) -> None:
     assert clips_of(open_dataset(s3_uri)) == clips_of(small)
     with pytest.raises(DatasetError, match="version 2 takes its place"):
         open_dataset(s3_uri, 1)
+
+
+def test_the_plan_of_a_version_that_was_published_costs_no_version_its_shards(small, builder) -> None:
+    """Bug caught: an ingest killed after it published; once its shards are merged, the next one deletes them.
+
+    The version that lists them could no longer be read, and no video be taken out of the dataset.
+    """
+    store = builder.storage
+    newest = open_dataset(store.uri).version
+    units = tuple(Unit(id=unit, videos=()) for unit in newest.units.column("unit"))
+    write_plan(store, Plan(version=newest.version, recipe_digest="ab", units=units))
+    compact_dataset(store, builder.scratch, shard_bytes=1_000_000)
+    latest = open_dataset(store.uri).version
+    assert latest.version > newest.version
+    cfg = IngestConfig(sources=("s",), out=store.uri)
+    assert list(_finish_old_plan(store, cfg, latest, "ab", None, IngestMetrics())) == []
+    assert read_plan(store) is None
+    assert verify_dataset(open_dataset(store.uri, newest.version)) == []
 
 
 def test_it_waits_for_an_unfinished_ingest_and_for_another_writer(small, builder) -> None:

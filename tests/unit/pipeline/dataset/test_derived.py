@@ -54,6 +54,9 @@ def runs(builder, small, tmp_path: Path) -> Path:
         record = {"video": f"{stem}.mp4", "sha256": builder.digest(stem), "windows": []}
         (features / f"{stem}.json").write_text(json.dumps(record))
         (features / f"{stem}.npy").write_bytes(b"numbers")
+    _files(root / "predicted", "secret.png", "secret-annotated.mp4", "secret-cam.png", "another.png")
+    record = {"video": "secret.mp4", "sha256": builder.digest("secret"), "faces": []}
+    (root / "predicted" / "secret.json").write_text(json.dumps(record))
     (root / "report.html").write_text("<td>secret.mp4</td>")
     (root / "other.html").write_text("<td>no-secret.mp4</td>")
     (root / "broken").mkdir()
@@ -68,7 +71,8 @@ def _left(root: Path) -> set[str]:
 KEPT = {"ingest/run.json", "ingest/config.yaml", "sub/pretrain/weights.safetensors", "sub/pretrain/metrics.jsonl",
         "sub/pretrain/checkpoints/step-1/G/state.pt", "adapt/head.safetensors", "adapt/result.json",
         "adapt-old/scores.csv", "adapt-old/adapted.safetensors", "other/reconstruction.png",
-        "other/weights.safetensors", "features/a.json", "features/a.npy", "other.html", "broken/run.json"}  # fmt: skip
+        "other/weights.safetensors", "features/a.json", "features/a.npy", "other.html", "broken/run.json",
+        "predicted/another.png"}  # fmt: skip
 
 
 def _remove(builder, runs: Path) -> RemoveReport:
@@ -85,8 +89,21 @@ def test_features_pictures_and_scores_of_a_version_that_held_it_are_deleted_and_
     assert {Path(path).relative_to(runs.parent).as_posix() for path in done.deleted} == {
         "runs/ingest/progress.json", "runs/sub/pretrain/pictures/step-1.png", "runs/adapt/scores.csv",
         "runs/adapt/pairs.png", "runs/adapt/cache/features-ab.npz", "cache/features-cd.npz",
-        "runs/features/secret.json", "runs/features/secret.npy", "runs/report.html",
+        "runs/features/secret.json", "runs/features/secret.npy", "runs/report.html", "runs/predicted/secret.json",
+        "runs/predicted/secret.png", "runs/predicted/secret-annotated.mp4", "runs/predicted/secret-cam.png",
     }  # fmt: skip
+
+
+def test_odd_files_beside_the_runs_do_not_end_a_takedown_half_way(builder, runs, tmp_path: Path) -> None:
+    """Bug caught: a takedown that fails in the same way whenever it is run, with the old versions still readable."""
+    (runs / "latest.json").symlink_to(tmp_path / "nowhere")
+    (runs / "deep.json").write_text("[" * 100_000)
+    os.mkfifo(runs / "pipe.json")
+    os.mkfifo(runs / "pipe.html")
+    builder.storage.write("seen/places-1.parquet", b"PAR1 cut off")
+    done = _remove(builder, runs)
+    assert len(done.deleted) == 13
+    assert not builder.storage.exists("seen/places-1.parquet")
 
 
 def test_weights_that_saw_it_are_named_and_those_that_descend_from_them_too(builder, runs) -> None:
