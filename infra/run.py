@@ -38,8 +38,9 @@ class RunContext:
     """One command's run folder.
 
     As a context manager it times the run and records the outcome; ``run.json`` is rewritten atomically at every
-    change, so that a killed run leaves a readable record with outcome ``running``. A run that is refused before it has
-    read or made anything leaves no folder, unless the folder was there before.
+    change, as is ``config.yaml`` when a run goes on, so that a killed run leaves a readable record with outcome
+    ``running``. A run that is refused before it has read or made anything leaves no folder, unless the folder was there
+    before.
     """
 
     def __init__(self, kind: str, config: BaseModel, folder: Path, made: Sequence[Path] = ()) -> None:
@@ -61,7 +62,7 @@ class RunContext:
             "inputs": [],
             "outputs": [],
         }
-        (folder / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
+        self._replace(CONFIG_FILE, dump_config(config))
         self._save()
 
     @classmethod
@@ -132,9 +133,12 @@ class RunContext:
                 folder.rmdir()
 
     def _save(self) -> None:
-        temporary = self.dir / f".{RUN_FILE}.{os.getpid()}"
-        temporary.write_text(json.dumps(self._record, indent=1, ensure_ascii=False), encoding="utf-8")
-        temporary.replace(self.dir / RUN_FILE)
+        self._replace(RUN_FILE, json.dumps(self._record, indent=1, ensure_ascii=False))
+
+    def _replace(self, name: str, text: str) -> None:
+        temporary = self.dir / f".{name}.{os.getpid()}"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(self.dir / name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,10 @@ from model.reconstruct import (
 )
 from model.train.engines import resolve_precision
 from model.train.networks import first_weights
-from model.train.run_folder import WEIGHTS
+from model.train.run_folder import LOCK, WEIGHTS
 from model.train.shards import check_shards
 from model.train.sources import open_source, open_validation
-from model.train.start import is_finished, shared_folder, start_ranks
+from model.train.start import is_finished, refuse_busy, shared_folder, start_ranks
 from model.train.validate import SHOWN_CLIPS
 from model.train_config import PretrainConfig
 from model.weights import LoadedWeights
@@ -73,7 +73,8 @@ def pretrain(cfg: PretrainConfig, run_dir: Path | None = None) -> PretrainReport
         run_dir: run folder; None makes a new one under ``runs/``.
 
     Raises:
-        ConfigError: settings, dataset or device do not fit, or ``run_dir`` holds a run with other settings.
+        ConfigError: settings, dataset or device do not fit, or ``run_dir`` holds a run with other settings, or one
+            that is under way.
         DatasetError, WeightsError: the dataset or ``init_from`` cannot be read.
         TrainingError: the run diverged, was stopped by a signal, or lost a rank; the sentence says how to go on.
     """
@@ -84,6 +85,8 @@ def pretrain(cfg: PretrainConfig, run_dir: Path | None = None) -> PretrainReport
     open_source(cfg, reader, cfg.data.split)
     check_shards(reader, cfg.data.check_mb * 1_000_000)
     init = first_weights(cfg)
+    if run_dir is not None and (run_dir / LOCK).exists():
+        refuse_busy(run_dir)  # before its config.yaml is replaced, which its ranks read at every restart
     with RunContext.create("pretrain", cfg, folder=run_dir) as run:
         licences = _record_inputs(run, cfg, reader, init)
         if not is_finished(cfg, run.dir):

@@ -20,6 +20,7 @@ from model.data.window import WindowPlan, mirror_frames, mirror_regions
 from model.masking import decoder_targets, make_mask, target_tokens, visible_tokens
 from model.nets.config import ModelConfig
 from model.train_config import MaskConfig
+from pipeline.dataset.format import PRETRAIN_FRAMES
 from pipeline.dataset.reader import DatasetReader, RawClip
 from pipeline.media.decode import decode_clip
 
@@ -48,7 +49,7 @@ class ClipSource:
         cache_bytes: decoded clips held in memory; nothing that is read depends on it.
 
     Raises:
-        ConfigError: the network's shape does not fit stored crops.
+        ConfigError: the network's shape does not fit stored crops, or reaches over more frames than every clip has.
         DatasetError: the split holds no clip fit for pretraining.
     """
 
@@ -73,6 +74,7 @@ class ClipSource:
             raise ConfigError(f"token grid {self._grid} is not square; stored crops are")
         self.plan = WindowPlan(model.frames, STRIDE, model.tubelet, model.image_size, self._grid.h)
         self.plan.check()
+        self.plan.check_clips(PRETRAIN_FRAMES)
         try:
             target_tokens(self._grid.tokens - visible_tokens(self._grid, mask.ratio), mask.decoder_ratio)
         except ValueError as error:

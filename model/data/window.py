@@ -53,6 +53,22 @@ class WindowPlan(NamedTuple):
                 "112 with patch_size 8 or 16 (224 also with 32)"
             )
 
+    def check_clips(self, least_frames: int) -> None:
+        """Refuse a window that is longer than the shortest clip may be: a rank would die of the first such clip.
+
+        Args:
+            least_frames: frames that every clip has.
+
+        Raises:
+            ConfigError: what does not fit, and the cure.
+        """
+        if self.span > least_frames:
+            most = (least_frames - 1) // self.stride + 1
+            raise ConfigError(
+                f"{self.frames} frames at stride {self.stride} reach over {self.span} frames of a clip, and clips fit "
+                f"for pretraining may have only {least_frames}; take model.overrides.frames {most} or less"
+            )
+
     def starts(self, clip_frames: int) -> int:
         """Return how many windows fit a clip; window i starts at frame 4i, where a region map lies.
 

@@ -81,7 +81,7 @@ def newest_checkpoint(run_dir: Path) -> Path | None:
 def list_checkpoints(run_dir: Path) -> list[Path]:
     """Return the published checkpoint folders, oldest first, whole or not."""
     found = [path for path in (run_dir / FOLDER).glob("step-*") if path.name[5:].isdigit() and path.is_dir()]
-    return sorted(found, key=lambda path: int(path.name[5:]))
+    return sorted(found, key=_step)
 
 
 def check(folder: Path) -> str | None:
@@ -113,7 +113,13 @@ def read_state(folder: Path) -> TrainState:
 
 
 def seal(temporary: Path, final: Path, state: TrainState) -> None:
-    """Make the folder whole and give it its name; every byte is on disk before the name appears."""
+    """Make the folder whole and give it its name; every byte is on disk before the name appears.
+
+    It is the newest from then on: checkpoints of later steps are removed, which loading walked past as damaged.
+
+    Raises:
+        OSError: it could not be written, or a later one not be moved out of the way; nothing may be pruned then.
+    """
     (temporary / STATE).write_text(json.dumps(asdict(state), indent=1))
     names = sorted(path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file())
     files = {name: (os.path.getsize(temporary / name), file_digest(temporary / name)) for name in names}
@@ -124,19 +130,36 @@ def seal(temporary: Path, final: Path, state: TrainState) -> None:
     temporary.rename(final)
     _sync(final.parent)
     _point(final.parent / LATEST, final)
+    _drop_later(final)
 
 
 def prune(root: Path, keep_last: int, keep_best: int) -> None:
-    """Keep the newest and, besides, the best of those that were measured."""
+    """Keep the newest, of which ``seal`` made the last one, and, besides, the best of those that were measured."""
     older = list_checkpoints(root.parent)[:-keep_last]
     losses = {folder: _val_loss(folder) for folder in list_checkpoints(root.parent)}
     measured = sorted((loss, folder) for folder, loss in losses.items() if loss is not None)
     best = [folder for _, folder in measured[:keep_best]]
     if best:
         _point(root / BEST, best[0])
+    else:
+        (root / BEST).unlink(missing_ok=True)  # of one that ``seal`` removed
     for folder in older:
         if folder not in best:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name[5:])
+
+
+def _drop_later(sealed: Path) -> None:
+    """Remove the checkpoints of later steps; left there, they would count as the newest, and good ones be pruned."""
+    for folder in list_checkpoints(sealed.parent.parent):
+        if _step(folder) <= _step(sealed):
+            continue
+        logger.warning("checkpoint %s is removed: it was not whole, and the run goes on from %s", folder, sealed.name)
+        # the name goes at once, whatever happens to the files; the next save sweeps what a kill leaves
+        shutil.rmtree(folder.rename(folder.with_name(f"{folder.name}.tmp")), ignore_errors=True)
 
 
 def _val_loss(folder: Path) -> float | None:

@@ -32,11 +32,16 @@ def start_ranks(cfg: PretrainConfig, run_dir: Path) -> None:
         ConfigError: another process is at work in the run folder, or the ranks refused the settings.
         TrainingError: the run diverged, was stopped by a signal, or lost a rank; the sentence says how to go on.
     """
-    if (lock := hold_run(run_dir)) is None:
-        raise ConfigError(busy(run_dir))
-    release_run(lock)  # rank 0 takes it for as long as it lives
+    refuse_busy(run_dir)
     (run_dir / FAILURE).unlink(missing_ok=True)
     _launch(cfg, run_dir)
+
+
+def refuse_busy(run_dir: Path) -> None:
+    """Raise ConfigError when another process is at work in the run folder; the lock is left for rank 0 to take."""
+    if (lock := hold_run(run_dir)) is None:
+        raise ConfigError(busy(run_dir))
+    release_run(lock)
 
 
 def is_follower(cfg: PretrainConfig) -> bool:

@@ -92,6 +92,22 @@ def test_the_recorded_config_starts_the_same_run_again(tmp_path: Path) -> None:
     assert run.run_id.endswith(config_digest(cfg)[:8])
 
 
+def test_a_death_while_the_config_is_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches half a file, or an empty one, where ranks read it at every restart."""
+    RunContext.create("pretrain", Settings(rate=0.2), folder=tmp_path / "r")
+
+    def half(path: Path, text: str, **_: Any) -> None:
+        path.write_bytes(text[: len(text) // 2].encode())
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OSError, match="disk full"):
+        RunContext.create("pretrain", Settings(rate=0.3), folder=tmp_path / "r")
+    assert load_config(Settings, tmp_path / "r" / CONFIG_FILE).rate == 0.2
+
+
 def test_a_folder_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(ConfigError, match="taken cannot be made"):

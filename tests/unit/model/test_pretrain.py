@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from infra.errors import ConfigError, CorruptShardError, DatasetError
 from infra.metrics import read_metrics
-from infra.run import CONFIG_FILE
+from infra.run import CONFIG_FILE, RUN_FILE, RunContext
 from model.pretrain import PretrainReport, decide, pretrain
 from model.train.checkpoint_folder import BEST, list_checkpoints, read_state
 from model.train.run_folder import hold_run, release_run
@@ -138,14 +138,16 @@ def test_a_run_folder_of_other_settings_is_refused_with_the_difference(report, d
         pretrain(small_config(dataset, "seed=1"), report.run_dir)
 
 
-def test_a_run_folder_in_use_is_refused(report, dataset, tmp_path):
-    """Catches two launches that mix their checkpoints."""
-    folder = cut_off(report.run_dir, tmp_path / "busy")
+def test_a_run_folder_in_use_is_refused_and_left_as_it_is(dataset, tmp_path):
+    """Catches two launches that mix their checkpoints, and settings of the second in what the first's ranks re-read."""
+    folder = RunContext.create("pretrain", decide(small_config(dataset), None), folder=tmp_path / "busy").dir
+    before = {name: (folder / name).read_bytes() for name in (CONFIG_FILE, RUN_FILE)}
     lock = hold_run(folder)
     assert lock is not None
     with pytest.raises(ConfigError, match="in use"):
-        pretrain(small_config(dataset), folder)
+        pretrain(small_config(dataset, "micro_batch=1"), folder)
     release_run(lock)
+    assert {name: (folder / name).read_bytes() for name in before} == before
 
 
 def test_what_was_open_is_decided_once_and_kept_when_resuming(report, dataset):
@@ -161,6 +163,7 @@ def test_what_was_open_is_decided_once_and_kept_when_resuming(report, dataset):
     ("override", "error", "sentence"),
     [
         ("model.overrides.image_size=160", ConfigError, "take image_size"),
+        ("model.overrides.frames=32", ConfigError, "take model.overrides.frames 16"),
         ("model.name=marlin_vit_medium", ConfigError, "marlin_vit_small"),
         ("data.split=test", DatasetError, "'test'"),
         ("data.version=7", DatasetError, "version 7"),

@@ -108,6 +108,14 @@ def test_a_split_without_clips_and_a_senseless_ratio_are_refused_before_any_work
         open_numbered(mask=MaskConfig(ratio=0.9999))
 
 
+def test_windows_longer_than_the_shortest_clip_may_be_are_refused_before_any_work(open_numbered):
+    """Catches a rank that dies in mid-run of the first clip of 32 frames: training clips here have 32 to 64."""
+    sentence = "32 frames at stride 2 reach over 63 frames .* only 32; take model.overrides.frames 16 or less"
+    with pytest.raises(ConfigError, match=sentence):
+        open_numbered(overrides={"frames": 32})
+    assert open_numbered(overrides={"frames": 16}).clips == 4
+
+
 def test_samples_are_the_same_with_any_cache(open_numbered):
     """Catches a window cut from the wrong place of a held clip, a mirrored clip that is held, another draw."""
     plain = open_numbered(flip=True, overrides={"image_size": 112})

@@ -58,6 +58,15 @@ def test_shapes_whose_regions_would_not_line_up_are_refused_with_the_cure(change
         PLAN._replace(**change).check()
 
 
+def test_the_longest_window_that_every_clip_holds_is_taken_and_one_longer_refused_with_the_cure():
+    """Catches a limit that is off by one frame, and a cure that would be refused, too."""
+    for most, span in ((16, 31), (18, 35)):
+        plan = PLAN._replace(frames=most)
+        plan.check_clips(span)
+        with pytest.raises(ConfigError, match=f"{span - 1}; take model.overrides.frames {most - 1} or less"):
+            plan.check_clips(span - 1)
+
+
 def test_mirroring_twice_is_nothing_and_once_swaps_sides():
     """Catches a flip that leaves the left eye's label on the right."""
     maps = np.random.default_rng(0).integers(0, 2048, (8, 14, 14), dtype=np.uint16)
