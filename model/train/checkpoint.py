@@ -21,7 +21,7 @@ from model.train.checkpoint_folder import (
     read_state,
     seal,
 )
-from model.train.determinism import random_state, restore_random_state
+from model.train.determinism import random_state, rank_seed, restore_random_state
 from model.train.engines import Engines
 from model.train.universal import convert, loading_universal
 
@@ -104,10 +104,7 @@ def load_checkpoint(run_dir: Path, engines: Engines, *, config_digest: str) -> T
         )
     if state.world_size == dist.get_world_size():
         _load(engines, folder)
-        _on_each_rank(
-            lambda: restore_random_state(torch.load(folder / _rng_name(dist.get_rank()), weights_only=True)),
-            f"load the random state of {folder}",
-        )
+        _on_each_rank(lambda: _load_random_state(folder, state), f"load the random state of {folder}")
     else:
         _load_resized(engines, folder, state.world_size)
     return state
@@ -135,6 +132,12 @@ def _load(engines: Engines, folder: Path) -> None:
                 raise CheckpointError(f"DeepSpeed found nothing to load for {tag}")
 
     _on_each_rank(load_both, f"load {folder}")
+
+
+def _load_random_state(folder: Path, state: TrainState) -> None:
+    rank = dist.get_rank()
+    kept = torch.load(folder / _rng_name(rank), weights_only=True)
+    restore_random_state(kept, otherwise=rank_seed(state.data["seed"], rank, state.step))
 
 
 def _load_resized(engines: Engines, folder: Path, written_by: int) -> None:

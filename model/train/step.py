@@ -87,7 +87,7 @@ def pretrain_step(engines: Engines, batches: Sequence[ClipBatch], cfg: Adversari
             for forward, first in zip(forwards, judged, strict=True):
                 judgement = first if single and repeat == 0 else _judge(engines, forward, cfg)
                 discriminator.backward(judgement.wasserstein + cfg.gp_weight * judgement.penalty)
-                discriminator.step()
+                _step(discriminator, engines.device)
             if not discriminator.was_step_applied():
                 undo()
                 return skipped
@@ -98,7 +98,7 @@ def pretrain_step(engines: Engines, batches: Sequence[ClipBatch], cfg: Adversari
             current = forward if single and repeat == 0 else _forward(engines, batch)
             term = _adversarial_loss(engines, current)
             engines.generator.backward(current.loss + cfg.weight * term)
-            engines.generator.step()
+            _step(engines.generator, engines.device)
             adversarial.append(term.detach())
         if repeat == 0 and not engines.generator.was_step_applied():
             if discriminator is not None:
@@ -147,6 +147,22 @@ def _adversarial_loss(engines: Engines, forward: _Forward) -> Tensor:
         return adversarial_loss(judge(forward.pred_BMP))
 
 
+def _step(engine: Any, device: torch.device) -> None:
+    """Step an engine; at ZeRO 0 leave out gradients that are not finite, as DeepSpeed does at the other stages.
+
+    There our plain AdamW steps, and DeepSpeed neither looks at gradients nor measures them. It does read both
+    attributes off the optimizer, and AdamW passes over parameters without a gradient. Collective.
+    """
+    if isinstance(engine.optimizer, torch.optim.Optimizer) and engine.is_gradient_accumulation_boundary():
+        gradients = [value.grad for value in engine.module.parameters() if value.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        is_finite = _all_finite(device, norm)
+        engine.optimizer._global_grad_norm, engine.optimizer.overflow = norm, not is_finite  # type: ignore[attr-defined]
+        if not is_finite:
+            engine.zero_grad()
+    engine.step()
+
+
 def _mean(values: Sequence[Tensor]) -> Tensor:
     return torch.stack([value.detach().float() for value in values]).mean()
 
@@ -159,6 +175,6 @@ def _all_finite(device: torch.device, *values: Tensor) -> bool:
 
 
 def _grad_norm(engine: object | None) -> float | None:
-    """Global norm of the last update's gradients, as DeepSpeed measured it."""
+    """Global norm of the last update's gradients, as DeepSpeed or ``_step`` measured it."""
     norm = None if engine is None else engine.get_global_grad_norm()  # type: ignore[attr-defined]
     return None if norm is None else float(norm)

@@ -99,11 +99,11 @@ class Trainer:
             batch = next(self.loader)
             waited = time.monotonic() - started
             rate = self._step(batch)
+            stopping = any_rank(self.stop.is_set, self.engines.device)  # also waits for the GPU's work
             self.meter.add(time.monotonic() - started, waited)
             if self.step == 1 or self._due(self.cfg.log_every):
                 self._log(rate, progress)
             progress.update(1)
-            stopping = any_rank(self.stop.is_set, self.engines.device)
             last, saving = self.step == self.cfg.steps, self._due(self.cfg.checkpoint.every_steps)
             measured: dict[str, float] = {}
             if last or not stopping:

@@ -8,7 +8,7 @@ import torch
 from infra.errors import ConfigError
 from model.nets.patch_embed import sin_cos_table
 from model.train.engines import deepspeed_settings, resolve_precision
-from tests.support.engine_scenarios import BATCH, POISON_STEP, RATE, SETTINGS, STEPS
+from tests.support.engine_scenarios import BAD_GRADIENTS, BATCH, POISON_STEP, RATE, SETTINGS, STEPS
 from tests.support.plain_loop import largest_difference, plain_run
 from tests.support.toy_nets import toy_nets
 
@@ -116,6 +116,27 @@ def test_a_loss_that_is_nan_on_one_rank_skips_both_updates_on_all(any_world, acc
     for network in ("G", "D"):
         assert largest_difference(poisoned[network], without[network]) == 0.0
         assert all(torch.isfinite(value).all() for value in poisoned[network].values())
+
+
+@pytest.mark.parametrize("kind", BAD_GRADIENTS)
+def test_a_gradient_that_is_nan_on_one_rank_skips_both_updates_on_all(any_world, kind):
+    """Catches NaN in the weights at ZeRO 0, where nobody but us looks at gradients: the losses are finite here."""
+    poisoned, without = (any_world["bad gradient"][f"{run} {kind}"] for run in ("poisoned", "without"))
+    assert [is_finite for *_, is_finite in poisoned["steps"]] == [step != POISON_STEP for step in range(STEPS)]
+    assert poisoned["norms"].pop(POISON_STEP) == (None, None)
+    assert poisoned["norms"] == without["norms"]
+    for network in ("G", "D"):
+        assert largest_difference(poisoned[network], without[network]) == 0.0
+        assert all(torch.isfinite(value).all() for value in poisoned[network].values())
+    if kind.startswith("G"):
+        assert poisoned["counts"] == (STEPS, 1)
+
+
+def test_gradient_norms_are_the_same_at_zero_0(any_world):
+    """Catches norms that are missing there, or measured before ranks are averaged."""
+    found, others = (any_world["parity"][name]["norms"] for name in ("zero 0", "accumulation 1"))
+    for norms, expected in zip(found, others, strict=True):
+        assert norms == pytest.approx(expected, rel=1e-4)
 
 
 def test_fp16_gradients_that_overflow_in_one_engine_skip_both(any_world):

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from infra.errors import CheckpointError
 from model.data.batch import ClipBatch
@@ -43,6 +44,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "bf16, 2": {"accumulation": 2, "precision": "bf16"},
 }
 RESUMED = SETTINGS | {"zero 0": {"zero_stage": 0}, "zero 2, 2": {"accumulation": 2, "zero_stage": 2}}
+BAD_GRADIENTS: dict[str, tuple[str, dict[str, Any], AdversarialConfig]] = {
+    "G": ("G", {}, HALF),
+    "G, zero 0": ("G", {"zero_stage": 0}, HALF),
+    "D, zero 0": ("D", {"zero_stage": 0}, HALF),
+    "G, zero 0, 2": ("G", {"zero_stage": 0, "accumulation": 2}, HALF),
+    "D, zero 0, two d_steps": ("D", {"zero_stage": 0}, AdversarialConfig(weight=0.5, d_steps=2)),
+}
+"""What is NaN, how it is computed, and the settings."""
 OVERFLOWING = AdversarialConfig(weight=300)
 """In fp16 the generator's gradients overflow at the first loss scale, and the discriminator's do not."""
 Poison = Callable[[int, ClipBatch], ClipBatch]
@@ -86,14 +95,15 @@ class Bench:
         ``rate`` is the generator's; the discriminator always learns at ``RATE``.
         """
         share = BATCH // self.world
-        facts = []
+        facts, norms = [], []
         for step in steps:
             mine = toy_batch(step).split(share)[self.rank]
             mine = poison(step, mine) if poison else mine
             engines.set_learning_rate(rate, RATE / rate)
             result = pretrain_step(engines, mine.split(share // engines.accumulation), cfg)
             facts.append((result.reconstruction.item(), result.discriminator.item(), result.is_finite))
-        found = {"steps": facts, "G": full_state(engines.generator)}
+            norms.append((result.grad_norm_g, result.grad_norm_d))
+        found = {"steps": facts, "norms": norms, "G": full_state(engines.generator)}
         if engines.discriminator is not None:
             found["D"] = full_state(engines.discriminator)
         return found
@@ -103,6 +113,24 @@ class Bench:
         if step == POISON_STEP and self.rank == self.world - 1:
             return batch._replace(is_masked_BL=torch.zeros_like(batch.is_masked_BL))
         return batch
+
+    def poison_gradient(self, network: str, engines: Engines, cfg: AdversarialConfig) -> Poison:
+        """Make one gradient NaN on the last rank, in the last backward of a network's step; the losses stay finite."""
+        engine = engines.generator if network == "G" else engines.discriminator
+        last = engines.accumulation * (cfg.d_steps if network == "D" else cfg.g_steps)
+        now = {"step": 0, "backwards": 0}
+
+        def harm(gradient: Tensor) -> Tensor:
+            now["backwards"] += 1
+            is_bad = now["step"] == POISON_STEP and now["backwards"] == last and self.rank == self.world - 1
+            return gradient * math.nan if is_bad else gradient
+
+        def watch(step: int, batch: ClipBatch) -> ClipBatch:
+            now.update(step=step, backwards=0)
+            return batch
+
+        engine.module.body[0].weight.register_hook(harm)
+        return watch
 
     def state(self, step: int) -> TrainState:
         return TrainState(step, {"version": 1, "seed": 0, "clips_seen": step * BATCH}, "digest", self.world)
@@ -146,6 +174,18 @@ def bad_step(bench: Bench) -> dict[str, Any]:
         for accumulation in (1, 2)
         for kind, steps, poison in (("poisoned", range(STEPS), bench.poison_last_rank), ("without", rest, None))
     }
+
+
+def bad_gradient(bench: Bench) -> dict[str, Any]:
+    """A gradient of either network that is NaN on one rank, and the same run without that step."""
+    rest = [step for step in range(STEPS) if step != POISON_STEP]
+    found = {}
+    for name, (network, options, cfg) in BAD_GRADIENTS.items():
+        engines = bench.engines(**options)
+        poison = bench.poison_gradient(network, engines, cfg)
+        found[f"poisoned {name}"] = bench.run(engines, range(STEPS), cfg, poison) | {"counts": _counts(engines)}
+        found[f"without {name}"] = bench.run(bench.engines(**options), rest, cfg)  # type: ignore[arg-type]
+    return found
 
 
 def overflow(bench: Bench) -> dict[str, Any]:
@@ -248,6 +288,11 @@ def keeping(bench: Bench, out: Path) -> dict[str, Any]:
     return found
 
 
+def _counts(engines: Engines) -> tuple[int, int]:
+    """What DeepSpeed counted of the generator: steps, and those left out."""
+    return engines.generator.global_steps, engines.generator.skipped_steps
+
+
 def _flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -291,6 +336,7 @@ def main() -> None:
             "parity": parity(bench),
             "leaks": leaks(bench),
             "bad step": bad_step(bench),
+            "bad gradient": bad_gradient(bench),
             "overflow": overflow(bench),
         }
     else:
