@@ -22,9 +22,10 @@ def split_url(url: str) -> SplitResult:
     """Take an http(s) address apart.
 
     Raises:
-        FetchError: another scheme, no host, a port out of range, or control characters.
+        FetchError: another scheme, no host, a port out of range, control characters, or what is no UTF-8.
     """
     try:
+        url.encode()
         parts = urlsplit(url)
         parts.port  # noqa: B018 -- raises where it is no number
     except ValueError:
@@ -42,6 +43,7 @@ def shown_url(url: str) -> str:
     What cannot be understood is not shown at all.
     """
     try:
+        url.encode()
         parts = urlsplit(url)
         host = _host(parts)
     except ValueError:
@@ -53,8 +55,23 @@ def shown_url(url: str) -> str:
 def url_identity(url: str) -> str:
     """Return an address without what only opens the door, so that tonight's signed address is yesterday's video.
 
-    It still may hold secrets under other names: use it hashed.
+    What cannot be understood is itself. It still may hold secrets under other names: use it hashed.
     """
+    try:
+        return _without_keys(url)
+    except ValueError:
+        return url
+
+
+def basic_auth(parts: SplitResult) -> str | None:
+    """Return the Authorization header's value for an address with ``user:password@``, None without."""
+    if parts.username is None:
+        return None
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return "Basic " + base64.b64encode(pair.encode()).decode()
+
+
+def _without_keys(url: str) -> str:
     parts = urlsplit(url)
     query = parse_qsl(parts.query, keep_blank_values=True)
     names = {name.lower() for name, _ in query}
@@ -65,14 +82,6 @@ def url_identity(url: str) -> str:
         if name.lower() not in opening and not _SIGNED_FAMILIES.fullmatch(name.lower())
     ]
     return urlunsplit((parts.scheme.lower(), _host(parts).lower(), parts.path, urlencode(query), ""))
-
-
-def basic_auth(parts: SplitResult) -> str | None:
-    """Return the Authorization header's value for an address with ``user:password@``, None without."""
-    if parts.username is None:
-        return None
-    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return "Basic " + base64.b64encode(pair.encode()).decode()
 
 
 def _host(parts: SplitResult) -> str:

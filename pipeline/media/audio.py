@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import av
 import numpy as np
 
-from pipeline.media.probe import OPEN_OPTIONS, local_name
+from pipeline.media.probe import open_media
 
 RATE = 16_000
 """Samples per second."""
@@ -43,7 +43,7 @@ class ClipAudio:
         """Samples ``first`` … ``stop - 1`` behind the video's beginning, int16; damage reads as silence."""
         span_S = np.zeros(stop - first, np.int16)
         try:
-            with av.open(local_name(self._path), options=OPEN_OPTIONS) as container:
+            with open_media(self._path) as container:
                 for position, part_S in _decoded(container, first, self._offset_s):
                     if position >= stop:
                         break

@@ -20,7 +20,7 @@ import decord
 
 from pipeline.media.chunks import chunked
 from pipeline.media.cut import crop_to_box, time_behind, time_inside
-from pipeline.media.probe import OPEN_OPTIONS, check_readable, local_name, main_stream, plain, stream_fps
+from pipeline.media.probe import check_readable, main_stream, open_media, plain, stream_fps
 from pipeline.rejects import RejectError
 from pipeline.rows import Cut, RejectReason
 
@@ -141,7 +141,7 @@ def decode_clip(mp4: bytes, indices: Sequence[int] | None = None) -> np.ndarray:
             reader = decord.VideoReader(io.BytesIO(mp4), num_threads=1, fault_tol=NO_DUPLICATES)
             frames_FHWC: np.ndarray = reader.get_batch(range(len(reader))).asnumpy()
             return frames_FHWC
-        with av.open(io.BytesIO(mp4), mode="r", options=OPEN_OPTIONS) as container:
+        with open_media(io.BytesIO(mp4)) as container:
             stream = main_stream(container)
             stream.codec_context.thread_count = 1
             found = _chosen_frames([packet for packet in container.demux(stream) if packet.size], set(indices))
@@ -211,7 +211,7 @@ def _cut_frames(path: str, cut: Cut) -> Iterator[np.ndarray]:
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     try:
-        container = av.open(local_name(path), options=OPEN_OPTIONS)
+        container = open_media(path)
     except av.error.FFmpegError as error:
         raise RejectError(RejectReason.DECODE_FAILED, f"it cannot be opened for decoding ({plain(error)})") from error
     with container:

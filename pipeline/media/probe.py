@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from fractions import Fraction
 
@@ -19,7 +20,7 @@ FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,"
     "h264,hevc,m4v,mxf,rm,nut,ivf,dv,av1,obu"
 )
-OPEN_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+_OPEN_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 FALLBACK_FPS = 25.0
 """Frames per second of a stream that states none (raw H.264), or an impossible number."""
 MAX_FPS = 1000
@@ -62,7 +63,7 @@ def believed_seconds(path: str, max_pixels: int) -> float:
 def _probe_file(path: str, max_pixels: int | None) -> VideoInfo:
     check_readable(path)
     try:
-        container = av.open(local_name(path), options=OPEN_OPTIONS)
+        container = open_media(path)
     except av.error.FFmpegError as error:
         raise RejectError(RejectReason.NOT_VIDEO, f"no known video container ({plain(error)})") from error
     with container:
@@ -98,6 +99,16 @@ def main_stream(container: av.container.InputContainer) -> av.VideoStream:
     if stream is None:
         raise RejectError(RejectReason.NOT_VIDEO, "it has no video stream")
     return stream
+
+
+def open_media(file: str | io.BytesIO) -> av.container.InputContainer:
+    """Open a path, or bytes, for reading. Titles and other tags may be in any encoding: nothing reads them.
+
+    Raises:
+        av.error.FFmpegError: it is none of FORMATS, or damaged.
+    """
+    name = local_name(file) if isinstance(file, str) else file
+    return av.open(name, mode="r", options=_OPEN_OPTIONS, metadata_errors="replace")
 
 
 def local_name(path: str) -> str:

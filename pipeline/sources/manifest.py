@@ -33,7 +33,8 @@ class ManifestSource:
     The column ``url`` must be there. ``split`` (train, val, test) and ``identity`` say what they say for any video,
     ``name`` is shown instead of the address, and a changed ``fingerprint`` says that the bytes changed; without it an
     address that was fetched once is not asked again. Every other column becomes a label, empty cells none. Paths of
-    this machine are no addresses: a list from elsewhere must not choose which files are read.
+    this machine are no addresses: a list from elsewhere must not choose which files are read. Characters that are no
+    UTF-8 (half an emoji in JSON) become escapes, and an address with one is not fetched.
     """
 
     path: Path
@@ -97,40 +98,50 @@ def _check_columns(names: Any) -> None:
 
 def _listed(row: Mapping[str, Any]) -> ListedVideo:
     url = str(row["url"] or "").strip()
-    split = str(row.get("split") or "").strip() or None
+    split = _text(row.get("split")) or None
     if split is not None and split not in SPLITS:
         raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
-    identity = str(row.get("identity") or "").strip() or None
     place, name = _place(url)
-    labels = {str(key): value for key, cell in row.items() if key not in _OWN_COLUMNS
+    labels = {_valid(str(key)): value for key, cell in row.items() if key not in _OWN_COLUMNS
               and (value := _label(cell)) is not None}  # fmt: skip
     return ListedVideo(
         place,
-        printable(str(row.get("name") or "").strip() or name)[:_NAME_CHARACTERS],
-        fingerprint=str(row.get("fingerprint") or "").strip() or UNCHANGING,
+        (_text(row.get("name")) or name)[:_NAME_CHARACTERS],
+        fingerprint=_text(row.get("fingerprint")) or UNCHANGING,
         labels=labels,
         split=split,
-        identity=identity,
+        identity=_text(row.get("identity")) or None,
     )
 
 
 def _place(url: str) -> tuple[str, str]:
     """Place and name of an address."""
+    shown = _valid(url)
     video = youtube_id(url)
     if video is not None:
         return YOUTUBE + video, YOUTUBE + video
     if is_web(url):
-        return url, name_of_address(url)
-    if url.startswith("s3://"):
-        return url, url.removeprefix("s3://").partition("/")[2] or url
-    return UNKNOWN + url[:_NAME_CHARACTERS], url[:_NAME_CHARACTERS] or "(empty)"
+        return url, name_of_address(shown)
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    if url.startswith("s3://") and shown == url and bucket and key:
+        return url, key
+    return UNKNOWN + shown[:_NAME_CHARACTERS], shown[:_NAME_CHARACTERS] or "(empty)"
 
 
 def _label(cell: Any) -> LabelValue | None:
     if isinstance(cell, str):
-        return cell.strip() or None
+        return _text(cell) or None
     if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
         return None
     if isinstance(cell, bool | int | float):
         return cell
     return json.dumps(cell, default=str, sort_keys=True)
+
+
+def _text(cell: Any) -> str:
+    return _valid(str(cell or "").strip())
+
+
+def _valid(text: str) -> str:
+    """Return text that every table can hold; JSON may bring halves of surrogate pairs, which are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()

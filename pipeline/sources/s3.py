@@ -44,5 +44,8 @@ class S3Source:
 
 
 def etag_of(fingerprint: str | None) -> str | None:
-    """Return the ETag in an object's fingerprint; None where there is none."""
-    return fingerprint.split(":", 2)[2] if fingerprint and fingerprint.startswith(ETAG) else None
+    """Return the ETag in an object's fingerprint; None where there is none (a manifest's may be any text)."""
+    if fingerprint is None or not fingerprint.startswith(ETAG):
+        return None
+    size, _, etag = fingerprint.removeprefix(ETAG).partition(":")
+    return etag if etag and size.isdecimal() else None

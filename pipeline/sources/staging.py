@@ -10,7 +10,9 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 import threading
+import traceback
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -19,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from infra.download import WebClient
-from infra.errors import FetchError, RefusedError, TooLargeError, TransientError
+from infra.errors import FetchError, ProjectError, RefusedError, TooLargeError, TransientError
 from infra.partial import Deadline, Fetched, forget_partial, sweep_partials
 from infra.s3 import fetch_object, s3_client
 from infra.storage import Storage
+from infra.urls import shown_url
 from pipeline.config import FetchConfig
 from pipeline.known import Known
 from pipeline.rows import ListedVideo, RejectReason, SourceVideo
@@ -145,7 +148,8 @@ class Stager:
         sight = self._seen.get(video)
         if sight is None or self._known.rejects.get(cut_digest(sight.content, video.cut)) == RejectReason.UNREADABLE:
             try:
-                sight = Sight(*content_digest(video.place))
+                with _own_failures_reject(video):
+                    sight = Sight(*content_digest(video.place))
             except OSError as error:
                 reason = f"cannot be opened: {error.strerror or error}"
                 raise _NoBytes(RejectReason.UNREADABLE, reason) from error
@@ -155,7 +159,7 @@ class Stager:
         """Fetch, unless the bytes are in the store; put them there, unless no video of theirs needs work."""
         sight = self._seen.get(videos[0])
         if sight is None or STAGED_PREFIX + sight.content not in self._stored:
-            partial = self._cache / hashlib.sha256(_group(videos[0]).encode()).hexdigest()
+            partial = self._cache / hashlib.sha256(_group(videos[0]).encode("utf-8", "surrogatepass")).hexdigest()
             fetched = self._fetch(videos[0], partial)
             sight = Sight(fetched.sha256, fetched.bytes)
             if self._is_wanted(sight, videos):
@@ -178,7 +182,11 @@ class Stager:
 
     def _fetch(self, video: ListedVideo, partial: Path) -> Fetched:
         try:
-            return self._fetched(video, partial)
+            with _own_failures_reject(video):
+                return self._fetched(video, partial)
+        except _NoBytes:
+            forget_partial(partial)
+            raise
         except TransientError as error:
             raise _NoBytes(RejectReason.UNREACHABLE, str(error)) from error  # its bytes so far are kept
         except FetchError as error:
@@ -196,7 +204,7 @@ class Stager:
             return fetch_object(self._s3, place, etag_of(video.fingerprint), partial, self._cfg, self._deadline())
         if place.startswith(YOUTUBE):
             return fetch_youtube(place.removeprefix(YOUTUBE), partial, self._cfg, self._deadline())
-        raise RefusedError("only http(s)://, s3:// and youtube: addresses are taken from a manifest")
+        raise RefusedError("only http(s)://, s3://bucket/key and youtube: addresses in UTF-8 are taken from a manifest")
 
     def _deadline(self) -> Deadline:
         return Deadline(self._cfg.max_video_s, self._stop)
@@ -207,6 +215,29 @@ def fetch_cache(cfg: FetchConfig) -> Path:
     if cfg.cache:
         return Path(cfg.cache)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "marlin" / "fetch"
+
+
+@contextlib.contextmanager
+def _own_failures_reject(video: ListedVideo) -> Iterator[None]:
+    """Turn our own mistake (or an extractor's) into the one video's reject.
+
+    What a person must mend passes, or each video of the night would be lost for it: the project's errors, the disk,
+    the memory.
+    """
+    try:
+        yield
+    except (ProjectError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        trace = "".join(traceback.format_tb(error.__traceback__))  # the message may hold a secret address
+        logger.error("%s: %s\n%s", shown_place(video.place), type(error).__name__, trace)
+        raise _NoBytes(RejectReason.INTERNAL, _told(error)) from error
+
+
+def _told(error: Exception) -> str:
+    """Return an error's name and words as a table may hold them: one line of UTF-8, no secret of an address."""
+    text = re.sub(r"https?://\S+", lambda match: shown_url(match[0]), f"{type(error).__name__}: {error}")
+    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
 
 
 def _group(video: ListedVideo) -> str:

@@ -43,9 +43,11 @@ def make_video(tmp_path: Path) -> VideoMaker:
         size: tuple[int, int] = (96, 64),
         options: dict[str, str] | None = None,
         container: dict[str, str] | None = None,
+        title: str = "",
     ) -> Path:
         path = tmp_path / name
         with av.open(str(path), "w", options=container or {}) as file:
+            file.metadata.update({"title": title} if title else {})
             stream = file.add_stream(codec, rate=30, options=options or {})
             stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
             stream.time_base = stream.codec_context.time_base = Fraction(1, TICKS)
@@ -82,6 +84,21 @@ def rotate() -> Callable[[Path], Path]:
         return turned
 
     return turn
+
+
+@pytest.fixture
+def latin1_title() -> Callable[[Path], Path]:
+    """Writes Straße into the title ``Strasse`` of a file, as programs did that knew no UTF-8."""
+
+    def patch(path: Path) -> Path:
+        data = path.read_bytes()
+        assert data.count(b"Strasse") == 1
+        path.write_bytes(data.replace(b"Strasse", b"Stra\xdfe "))
+        with pytest.raises(UnicodeDecodeError):
+            av.open(str(path))
+        return path
+
+    return patch
 
 
 @pytest.fixture

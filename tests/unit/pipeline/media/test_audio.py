@@ -1,5 +1,6 @@
 import io
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 from pipeline.media.audio import RATE, ClipAudio
 
 
-def video_with_sound(path, samples_2S, rate=48_000, codec="pcm_s16le", late_s=0.0):
+def video_with_sound(path, samples_2S, rate=48_000, codec="pcm_s16le", late_s=0.0, title=""):
     """A matroska file: grey pictures at 25 fps and stereo sound that may begin later."""
     with av.open(str(path), "w", format="matroska") as file:
+        file.metadata.update({"title": title} if title else {})
         pictures = file.add_stream("mpeg4", rate=25)
         pictures.width = pictures.height = 64
         sound = file.add_stream(codec, rate=rate, layout="stereo")
@@ -84,3 +86,9 @@ def test_sound_that_begins_late_stays_in_its_place_and_a_cut_begins_at_its_own_s
     assert np.abs(sound[: int(0.49 * RATE)]).max() == 0
     assert np.abs(sound[int(0.52 * RATE) :]).min() > 4000
     assert np.abs(decoded(ClipAudio(clicks, offset_s=2.9).flac(0.0, 0.3))).max() > 14_000
+
+
+def test_a_title_that_is_not_utf8_costs_no_sound(tmp_path, latin1_title):
+    """Bug caught: a title taken for damaged sound, and clips that are silent for it."""
+    path = video_with_sound(tmp_path / "a.mkv", np.full((2, 48_000), 9000, np.int16), title="Strasse")
+    assert np.abs(decoded(ClipAudio(str(latin1_title(Path(path)))).flac(0.2, 0.8))).min() > 4000

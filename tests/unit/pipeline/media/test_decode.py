@@ -9,11 +9,11 @@ import pytest
 
 from pipeline.config import ClipConfig
 from pipeline.media import chunks
-from pipeline.media.decode import VideoFrames, decode_clip, read_frames
+from pipeline.media.decode import CutFrames, VideoFrames, decode_clip, read_frames
 from pipeline.media.encode import encode_clip
 from pipeline.media.probe import probe
 from pipeline.rejects import RejectError
-from pipeline.rows import RejectReason
+from pipeline.rows import Cut, RejectReason
 
 
 def all_frames(video, chunk=8):
@@ -40,6 +40,13 @@ def all_frames(video, chunk=8):
 def test_every_frame_comes_once_and_in_order(make_video, numbers, how):
     frames = all_frames(VideoFrames(str(make_video(frames=20, **how))))
     assert numbers(frames) == list(range(20))
+
+
+def test_a_title_that_is_not_utf8_costs_no_frame(make_video, latin1_title, numbers):
+    """Bug caught: a video that is probed and then lost, or a part of it, for its title."""
+    path = str(latin1_title(make_video("a.avi", codec="mpeg4", title="Strasse")))
+    assert numbers(all_frames(VideoFrames(path))) == list(range(30))
+    assert numbers(all_frames(CutFrames(path, Cut(0.5)))) == list(range(15, 30))
 
 
 def test_rotation_is_applied(make_video, rotate):

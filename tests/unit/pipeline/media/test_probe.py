@@ -57,6 +57,12 @@ def test_odd_names_are_just_files(make_video, tmp_path, name, monkeypatch):
     assert probe(name).frames == 30
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.avi", "mpeg4"), ("a.mkv", "libx264")])
+def test_a_title_that_is_not_utf8_is_no_matter(make_video, latin1_title, name, codec):
+    """Bug caught: good videos of old programs lost as an error of our own."""
+    assert probe(str(latin1_title(make_video(name, codec=codec, title="Strasse")))).width == 96
+
+
 def test_an_empty_file_is_empty(tmp_path):
     path = tmp_path / "a.mp4"
     path.touch()

@@ -72,6 +72,40 @@ def test_a_manifest_cannot_name_files_of_this_machine(tmp_path: Path, entry: str
     assert not is_local(video.place)
 
 
+def test_half_an_emoji_in_a_manifest_is_shown_as_an_escape(tmp_path: Path) -> None:
+    """Bug caught: a row cut off in an emoji that ends the night in the plan, the split or the list of names."""
+    half = "x \\ud83d"
+    row = {"url": "https://h/a", "name": half, "identity": half, "fingerprint": half, "title": half, half: 1}
+    (tmp_path / "list.jsonl").write_text(json.dumps(row).replace(r"\\ud83d", r"\ud83d"))
+    (video,) = open_source(str(tmp_path / "list.jsonl"), Layouts()).list()
+    assert video == ListedVideo("https://h/a", half, None, half, {"title": half, half: 1}, None, half)
+
+
+@pytest.mark.parametrize("bucket", ["s3://", "s3:///a.mp4", "s3://bucket", "s3://bucket/"])
+def test_an_object_without_a_bucket_or_a_key_is_no_address(tmp_path: Path, bucket: str) -> None:
+    """Bug caught: one row without a bucket that ends the night as a mistake in the settings."""
+    (tmp_path / "list.txt").write_text(f"{bucket}\n")
+    (video,) = open_source(str(tmp_path / "list.txt"), Layouts()).list()
+    assert video.place == f"unknown:{bucket}"
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "etag"),
+    [
+        ("etag:12:abc", "abc"),
+        ("etag:12:a:b", "a:b"),
+        ("etag:abc", None),
+        ("etag:", None),
+        ("etag:12:", None),
+        ("v2", None),
+        (None, None),
+    ],
+)
+def test_a_manifests_fingerprint_may_look_like_an_etag(fingerprint: str | None, etag: str | None) -> None:
+    """Bug caught: a fingerprint of somebody's own, beginning as ours do, that ends the night."""
+    assert etag_of(fingerprint) == etag
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from infra.errors import StorageError
+from infra.errors import ConfigError, StorageError
 from infra.storage import Storage, open_storage
 from pipeline.config import FetchConfig
 from pipeline.known import Known
@@ -65,6 +66,16 @@ def night(tmp_path: Path) -> Night:
 
 def _listed(server: WebServer, path: str, **more: Any) -> ListedVideo:
     return ListedVideo(server.url + path, path, fingerprint="address", **more)
+
+
+def test_a_video_that_was_taken_out_before_its_bytes_could_be_had_stays_out(night: Night, server: WebServer) -> None:
+    """Bug caught: a takedown that is undone by the server's return, and a name that is listed again each night."""
+    video = _listed(server, "/secret.mp4")
+    (failed,) = night(video)
+    assert failed.reject == RejectReason.FETCH_FAILED
+    for body in (None, BODY):
+        server.pages = {"/secret.mp4": Page(body)} if body else {}
+        assert (night(video, removed={failed.digest}), night.removed) == ([], 1)
 
 
 def test_fetched_bytes_go_to_the_store_and_workers_read_them_there(
@@ -237,6 +248,89 @@ def test_a_store_that_refuses_ends_the_staging_and_is_no_reject(night: Night, se
     Path(night.storage.uri).mkdir()
     (Path(night.storage.uri) / "staged").write_bytes(b"a file where a folder is needed, as on a full disk")
     with pytest.raises(StorageError, match="cannot"):
+        night(_listed(server, "/a"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[::1/v.mp4?t=secret",
+        "https://h:99999/v.mp4",
+        "https://h:80a/v.mp4",
+        "https://me:secret@h/\ud83d.mp4",
+        "youtube:\ud83d",
+        "s3://bucket/\ud83d.mp4",
+        "s3:///v.mp4",
+    ],
+)
+def test_an_address_that_makes_no_sense_is_one_reject(night: Night, tmp_path: Path, url: str) -> None:
+    """Bug caught: a malformed line of a manifest that ends each night in a traceback; a secret shown for it."""
+    (tmp_path / "list.jsonl").write_text(json.dumps({"url": url}))
+    (video,) = night(*open_source(str(tmp_path / "list.jsonl"), Layouts()).list())
+    assert video.reject in (RejectReason.FETCH_FAILED, RejectReason.REFUSED)
+    assert "address" in str(video.detail)
+    text = f"{video.name} {video.place} {video.detail}"
+    assert text.encode()
+    assert "secret" not in text
+
+
+def test_a_mistake_in_one_fetch_costs_that_video_alone(
+    night: Night, server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Bug caught: an extractor's TypeError that ends the night; one that nobody can trace; a secret in its words."""
+    words = "no title at https://h/a?token=secret, half an emoji: \ud83d"
+
+    def extract(_: str, path: Path, *more: Any) -> None:
+        path.write_bytes(b"half of it")
+        raise TypeError(words)
+
+    monkeypatch.setattr("pipeline.sources.staging.fetch_youtube", extract)
+    server.pages = {"/a": Page(BODY)}
+    (tmp_path / "cache").mkdir()
+    bad = ListedVideo("youtube:dQw4w9WgXcQ", "v", fingerprint="id")
+    good, failed = night(bad, _listed(server, "/a"))
+    assert good.digest == DIGEST
+    assert (failed.reject, failed.digest) == (RejectReason.INTERNAL, standin_digest(bad.place))
+    assert str(failed.detail).startswith("TypeError: no title")
+    assert str(failed.detail).encode()
+    assert "in extract" in caplog.text
+    assert "secret" not in f"{failed.detail} {caplog.text}"
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_mistake_in_reading_one_file_costs_that_video_alone(night: Night) -> None:
+    """Bug caught: a path that no system call takes, and a night that ends for it."""
+    (failed,) = night(ListedVideo("/v/a\0.mp4", "v"))
+    assert (failed.reject, failed.detail) == (RejectReason.INTERNAL, "ValueError: embedded null byte")
+
+
+@pytest.mark.parametrize(
+    "error", [ConfigError("x"), StorageError("x"), OSError("x"), MemoryError(), KeyboardInterrupt()]
+)
+def test_what_would_cost_every_video_ends_the_staging(
+    night: Night, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """Bug caught: a full disk, a missing yt-dlp or Ctrl-C that makes rejects of a whole night's good videos."""
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("pipeline.sources.staging.fetch_youtube", fail)
+    with pytest.raises(type(error)):
+        night(ListedVideo("youtube:dQw4w9WgXcQ", "v", fingerprint="id"))
+
+
+def test_a_mistake_of_our_own_store_ends_the_staging(
+    night: Night, server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug caught: a store that fails in an unforeseen way, and a night of rejects for it."""
+
+    def upload(*_: Any) -> None:
+        raise TypeError("store")
+
+    monkeypatch.setattr(night.storage, "upload", upload)
+    server.pages = {"/a": Page(BODY)}
+    with pytest.raises(TypeError, match="store"):
         night(_listed(server, "/a"))
 
 
