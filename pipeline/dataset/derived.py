@@ -45,8 +45,8 @@ def purge_derived(
     """Delete what was made of some versions of a dataset, as far as it lies below ``roots``.
 
     Deleted are: features, pictures, scores and pages in the folders of runs that read such a version, and their caches;
-    what ``marlin extract`` and ``marlin predict`` made of the videos themselves; and pages of reports that name them. Nothing
-    outside a run's folder is deleted on the word of its record alone, and nothing that a link points at.
+    what ``marlin extract`` and ``marlin predict`` made of the videos themselves; and pages of reports that name them.
+    Nothing outside a run's folder is deleted on the word of its record alone, and nothing that a link points at.
 
     Args:
         roots: folders below which runs and features lie; absent ones are passed over.
@@ -100,7 +100,7 @@ def _derived_files(run: RunRecord) -> Iterator[Path]:
 
 
 def _extracted(folders: Iterable[Path], digests: Collection[str]) -> Iterator[Path]:
-    """What was made of the videos themselves: ``<stem>.json``, which names the video's digest, and what lies beside it."""
+    """What was made of the videos themselves: ``<stem>.json``, which names the digest, and what lies beside it."""
     for folder in folders:
         for path in folder.rglob("*.json"):
             try:
