@@ -30,7 +30,7 @@ from infra.storage import open_storage
 from model.adapt_config import AdaptDataConfig
 from model.train_config import DataConfig
 from model.weights import WEIGHTS_FILE
-from pipeline.dataset.reader import open_dataset
+from pipeline.dataset.reader import version_to_go_on_with
 
 DONE = {"pretrain": WEIGHTS_FILE, "adapt": RESULT}
 """The last file of a run: with it, it is finished."""
@@ -137,18 +137,17 @@ def run_all(plan: TablesPlan, start: Start) -> dict[Path, str]:
 def pinned(cfg: TablesConfig) -> TablesConfig:
     """Return the settings with every dataset at one version: the one named, else that which the work folder began with.
 
-    A dataset that is new to the work folder is taken at its newest version, which is kept there (``versions.json``): a
-    night's ingest changes no cell, also when the same command goes on after it.
+    A dataset that is new to the work folder, or whose version there was taken down, is taken at its newest, which is
+    kept there (``versions.json``): a night's ingest changes no cell, also when the same command goes on after it.
     """
     work = open_storage(cfg.work)
     begun: dict[str, int] = json.loads(work.read(VERSIONS)) if work.exists(VERSIONS) else {}
 
     def pin(part: Data) -> Data:
-        version = part.version or begun.get(part.dataset)
-        opened = open_dataset(part.dataset, version).version.version
-        if not part.version:
-            begun[part.dataset] = opened
-        return part.model_copy(update={"version": opened})
+        if part.version:
+            return part
+        begun[part.dataset] = version_to_go_on_with(part.dataset, begun.get(part.dataset))
+        return part.model_copy(update={"version": begun[part.dataset]})
 
     data = {name: pin(part) for name, part in cfg.data.items()}
     pretrain = cfg.pretrain.model_copy(update={"data": pin(cfg.pretrain.data)})

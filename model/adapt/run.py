@@ -25,7 +25,7 @@ from model.adapt.report import (
 from model.adapt.study import open_study, run_study
 from model.adapt.tasks import TASKS
 from model.adapt_config import AdaptConfig
-from pipeline.dataset.reader import open_dataset
+from pipeline.dataset.reader import version_to_go_on_with
 
 _log = logging.getLogger(__name__)
 
@@ -76,10 +76,16 @@ def adapt(cfg: AdaptConfig, run_dir: str | Path | None = None) -> AdaptReport:
 
 
 def _decided(cfg: AdaptConfig, run_dir: str | Path | None) -> AdaptConfig:
-    """Return the settings with a dataset version: that which the run in this folder began with, else the newest."""
+    """Return the settings with a dataset version: that of the interrupted run in this folder, else the newest."""
     version = cfg.data.version
-    if version is None and run_dir is not None and (Path(run_dir) / CONFIG_FILE).exists():
-        before = load_config(AdaptConfig, Path(run_dir) / CONFIG_FILE).data
-        version = before.version if before.dataset == cfg.data.dataset else None
-    version = version or open_dataset(cfg.data.dataset).version.version
+    if version is None:
+        begun = None
+        if (
+            run_dir is not None
+            and (Path(run_dir) / CONFIG_FILE).exists()
+            and not (Path(run_dir) / RESULT_FILE).exists()
+        ):
+            before = load_config(AdaptConfig, Path(run_dir) / CONFIG_FILE).data
+            begun = before.version if before.dataset == cfg.data.dataset else None
+        version = version_to_go_on_with(cfg.data.dataset, begun)
     return cfg.model_copy(update={"data": cfg.data.model_copy(update={"version": version})})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,8 @@ from pipeline.dataset.units import ShardEntry
 from pipeline.dataset.versions import DatasetVersion, latest_version, load_version
 from pipeline.rows import ClipMeta
 from pipeline.tables import read_table
+
+logger = logging.getLogger(__name__)
 
 CACHED_MANIFESTS = 256
 
@@ -59,6 +62,20 @@ def open_dataset(uri: str, version: int | None = None) -> DatasetReader:
     if found is None:
         raise DatasetError(f"{storage.uri} holds no dataset version; make one with `marlin ingest SOURCE --out {uri}`")
     return DatasetReader(storage, found)
+
+
+def version_to_go_on_with(uri: str, begun: int | None) -> int:
+    """Return the version that work began with, while it can be read, else the newest.
+
+    Raises:
+        DatasetError: there is none.
+    """
+    if begun is not None:
+        try:
+            return open_dataset(uri, begun).version.version
+        except DatasetError as gone:
+            logger.warning("%s; going on with the newest", gone)
+    return open_dataset(uri).version.version
 
 
 class DatasetReader:

@@ -22,7 +22,8 @@ class FaceForensics:
 
     The identity is that of the first number: an original and the fakes painted into it never part in a split. The
     second, whose face was put there, is the label ``donor``: adaptation keeps people apart by both. The numbers of
-    DeepFakeDetection (``NN__scene.mp4``, ``NN_MM__scene__code.mp4``) are of actors, who are numbered by themselves.
+    DeepFakeDetection (``NN__scene.mp4``, ``NN_MM__scene__code.mp4``) are of actors, who are numbered by themselves and
+    of whom the lists do not speak. All are swapped with one another: beside lists they train, as one.
     """
 
     def __init__(self, lists: SplitLists | None = None) -> None:
@@ -50,7 +51,8 @@ class FaceForensics:
         who = "ffpp-actor-" if numbers["actors"] else "ffpp-"
         if fake and numbers["donor"]:
             labels[DONOR] = who + numbers["donor"]
-        return [Described(labels, who + numbers["target"], None if numbers["actors"] else self._split(match["stem"]))]
+        split = self._split(match["stem"]) if not numbers["actors"] else "train" if self._split_of else None
+        return [Described(labels, who + numbers["target"], split)]
 
     def _split(self, stem: str) -> str | None:
         numbers = re.fullmatch(r"(\d+)(?:_(\d+))?\..*", stem)

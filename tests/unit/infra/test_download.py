@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ _DRIPS = {
 
 
 @contextlib.contextmanager
-def _dripping(how: str, certificate: Path | None = None) -> Iterator[int]:
+def _dripping(how: str, certificate: Path | None = None, asked: Callable[[], None] = lambda: None) -> Iterator[int]:
     """Run a server that answers its one client so, ten times a second for eight seconds, and yield its port."""
     first, drip = _DRIPS[how]
 
@@ -156,6 +156,7 @@ def _dripping(how: str, certificate: Path | None = None) -> Iterator[int]:
                 context.load_cert_chain(certificate)
                 client = context.wrap_socket(raw, server_side=True)
             client.sendall(first)
+            asked()
             for _ in range(80):
                 if gone.wait(0.1):
                     break
@@ -212,8 +213,7 @@ def test_a_connection_that_is_used_again_has_the_limit_of_the_fetch_that_uses_it
 def test_a_stop_ends_an_answer_that_drips(tmp_path: Path) -> None:
     """Bug caught: an ingest that Ctrl-C cannot end while one server sends header after header."""
     stop = threading.Event()
-    threading.Timer(0.2, stop.set).start()
-    with _dripping("header fields") as port:
+    with _dripping("header fields", asked=lambda: threading.Timer(0.2, stop.set).start()) as port:
         _ends_early(f"http://127.0.0.1:{port}/a", tmp_path / "a", "it was stopped", stop)
 
 
@@ -386,7 +386,14 @@ def test_a_stop_ends_a_wait_at_once(server: WebServer, tmp_path: Path) -> None:
     """Bug caught: an ingest that ends only minutes after Ctrl-C, when every thread's wait is over."""
     server.pages = {"/a": Page(BODY, before=[(503, {"Retry-After": "100"})])}
     stop, begun = threading.Event(), time.monotonic()
-    threading.Timer(0.5, stop.set).start()
+
+    def stop_when_asked() -> None:
+        while not server.count("/a"):
+            time.sleep(0.01)
+        time.sleep(0.3)  # by then it waits
+        stop.set()
+
+    threading.Thread(target=stop_when_asked, daemon=True).start()
     with pytest.raises(TransientError):
         WebClient(FetchLimits(**QUICK), stop).fetch(f"{server.url}/a", tmp_path / "a")
     assert server.count("/a") == 1

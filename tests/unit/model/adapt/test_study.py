@@ -10,12 +10,14 @@ import torch
 from safetensors.torch import load_file
 
 from infra.errors import ConfigError, DatasetError
+from infra.storage import open_storage
 from model.adapt.encoder import pretrained_encoder, random_encoder
 from model.adapt.report import RESULT_FILE
 from model.adapt.run import adapt
 from model.adapt_config import AdaptConfig, FinetuneConfig
 from model.nets.config import model_config
 from model.weights import load_weights
+from pipeline.dataset.versions import bury_version
 from tests.support.clip_dataset import publish_again
 from tests.unit.model.adapt.conftest import TINY
 
@@ -163,7 +165,12 @@ def test_an_interrupted_run_goes_on_with_the_version_it_began_with(tiny_weights,
     gone_on = adapt(cfg, tmp_path / "run")
     assert (begun.version, gone_on.version) == (1, 1)
     assert [row.measures for row in gone_on.rows] == [row.measures for row in begun.rows]
-    assert adapt(cfg.model_copy(update={"finetune": FinetuneConfig(enabled=False)}), tmp_path / "new").version == 2
+    probe = cfg.model_copy(update={"finetune": FinetuneConfig(enabled=False)})
+    assert adapt(probe, tmp_path / "run").version == 2, "a finished run is measured anew on what is there now"
+    (tmp_path / "run" / RESULT_FILE).unlink()
+    publish_again(str(dataset))
+    bury_version(open_storage(str(dataset)), 2, 3)
+    assert adapt(probe, tmp_path / "run").version == 3, "of a version that was taken down nothing is left to go on with"
 
 
 def test_a_second_run_in_the_same_cache_gives_the_same_numbers(report, tiny_weights, drawn_dataset, tmp_path):
