@@ -77,15 +77,12 @@ def adapt(cfg: AdaptConfig, run_dir: str | Path | None = None) -> AdaptReport:
 
 def _decided(cfg: AdaptConfig, run_dir: str | Path | None) -> AdaptConfig:
     """Return the settings with a dataset version: that of the interrupted run in this folder, else the newest."""
-    version = cfg.data.version
-    if version is None:
-        begun = None
-        if (
-            run_dir is not None
-            and (Path(run_dir) / CONFIG_FILE).exists()
-            and not (Path(run_dir) / RESULT_FILE).exists()
-        ):
-            before = load_config(AdaptConfig, Path(run_dir) / CONFIG_FILE).data
-            begun = before.version if before.dataset == cfg.data.dataset else None
-        version = version_to_go_on_with(cfg.data.dataset, begun)
+    if cfg.data.version is not None:
+        return cfg
+    begun = None
+    kept = Path(run_dir or "") / CONFIG_FILE
+    if run_dir is not None and kept.exists() and not kept.with_name(RESULT_FILE).exists():
+        before = load_config(AdaptConfig, kept).data
+        begun = before.version if before.dataset == cfg.data.dataset else None
+    version = version_to_go_on_with(cfg.data.dataset, begun)
     return cfg.model_copy(update={"data": cfg.data.model_copy(update={"version": version})})

@@ -152,13 +152,14 @@ def _by_group(windows: Sequence[Window], fraction: float, seed: int) -> tuple[li
 
 
 def _by_time(windows: Sequence[Window], fraction: float, gap_frames: int) -> tuple[list[Window], list[Window]]:
-    """Hold out the last part of each group's time; windows that reach into the gap before it are left out.
+    """Hold out the last part of each person's time; windows that reach into the gap before it are left out.
 
-    The cut is one frame number for all videos of a group: a fake and the real video it was made of run alike.
+    The cut is one frame number for all videos of a person: a fake and the real video it was made of run alike. (Videos
+    that only hang together through others may be of other lengths, and some would lie before the cut as a whole.)
     """
     early: list[Window] = []
     late: list[Window] = []
-    for members in _grouped(windows).values():
+    for members in _by_person(windows).values():
         first, last = min(w.start_frame for w in members), max(w.end_frame for w in members)
         cut = _cut_frame(members, first + (last - first) * (1 - fraction))
         late += [w for w in members if w.start_frame >= cut]
@@ -171,8 +172,8 @@ def _cut_frame(members: Sequence[Window], wanted: float) -> int:
     return min((w.start_frame for w in members), key=lambda start: (abs(start - wanted), start))
 
 
-def _grouped(windows: Iterable[Window]) -> dict[str, list[Window]]:
+def _by_person(windows: Iterable[Window]) -> dict[str, list[Window]]:
     groups: dict[str, list[Window]] = defaultdict(list)
     for window in windows:
-        groups[window.group].append(window)
+        groups[window.clip.identity or window.clip.video].append(window)
     return groups

@@ -68,6 +68,19 @@ def test_clips_that_hang_together_through_a_third_are_on_one_side():
         check_no_leak(split)
 
 
+def test_videos_that_hang_together_through_fakes_are_each_cut_in_their_own_time():
+    """Catches one cut for swapped people with videos of other lengths: the short ones would never be tested."""
+    seen = {"r4": ("p4", None, 8), "f45": ("p4", "p5", 8), "r5": ("p5", None, 4), "f54": ("p5", "p4", 4)}
+    clips = [
+        clip(video, 64 * i, identity=who, donor=donor)
+        for video, (who, donor, count) in seen.items()
+        for i in range(count)
+    ]
+    split = split_windows(choose_windows(clips, 2, 0), kind="time", **RULES)
+    for side in ("train", "test"):
+        assert {w.clip.video for w in split.sides[side]} == set(seen)
+
+
 def test_the_face_of_a_fake_leaks_as_a_person_does():
     fake, real = (
         choose_windows([clip("a", identity="p", donor="q")], 1, 0),
