@@ -30,7 +30,7 @@ from infra.storage import open_storage
 from model.adapt_config import AdaptDataConfig
 from model.train_config import DataConfig
 from model.weights import WEIGHTS_FILE
-from pipeline.dataset.reader import version_to_go_on_with
+from pipeline.dataset.reader import open_dataset, version_to_go_on_with
 
 DONE = {"pretrain": WEIGHTS_FILE, "adapt": RESULT}
 """The last file of a run: with it, it is finished."""
@@ -145,6 +145,7 @@ def pinned(cfg: TablesConfig) -> TablesConfig:
 
     def pin(part: Data) -> Data:
         if part.version:
+            open_dataset(part.dataset, part.version)  # one that is not there is refused now, and not by every cell
             return part
         begun[part.dataset] = version_to_go_on_with(part.dataset, begun.get(part.dataset))
         return part.model_copy(update={"version": begun[part.dataset]})

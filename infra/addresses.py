@@ -52,11 +52,10 @@ def resolve(host: str, port: int, *, allow_private: bool) -> list[str]:
 
 
 class CheckedBackend(httpcore.NetworkBackend):
-    """Connects to addresses that were checked. TLS above it still verifies the name, and not the address."""
+    """Connects to addresses that were checked, by ``sockets``. TLS above it verifies the name, and not the address."""
 
-    def __init__(self, *, allow_private: bool) -> None:
-        self._allow_private = allow_private
-        self._sockets = httpcore.SyncBackend()
+    def __init__(self, sockets: httpcore.NetworkBackend, *, allow_private: bool) -> None:
+        self._sockets, self._allow_private = sockets, allow_private
 
     def connect_tcp(
         self,

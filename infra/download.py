@@ -170,14 +170,6 @@ class _LimitedSockets(httpcore.SyncBackend):
         return _LimitedStream(stream, self._running)
 
 
-class _LimitedBackend(CheckedBackend):
-    """Connects to checked addresses alone, within the limit of the fetch that runs."""
-
-    def __init__(self, running: _Running, *, allow_private: bool) -> None:
-        super().__init__(allow_private=allow_private)
-        self._sockets = _LimitedSockets(running)
-
-
 class WebClient:
     """A client that all threads of one ingest share.
 
@@ -194,7 +186,7 @@ class WebClient:
             ssl_context=ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where()),
             max_connections=64,
             keepalive_expiry=5.0,
-            network_backend=_LimitedBackend(self._running, allow_private=limits.allow_private),
+            network_backend=CheckedBackend(_LimitedSockets(self._running), allow_private=limits.allow_private),
         )
 
     def close(self) -> None:

@@ -52,6 +52,12 @@ def shown_url(url: str) -> str:
     return urlunsplit((parts.scheme, host, parts.path, query, ""))
 
 
+def shown_text(text: object) -> str:
+    """Return somebody's words in one line of UTF-8, without the secrets of the addresses in them."""
+    shown = re.sub(r"https?://\S+", lambda match: shown_url(match[0]), str(text))
+    return " ".join(shown.split()).encode("utf-8", "backslashreplace").decode()
+
+
 def url_identity(url: str) -> str:
     """Return an address without what only opens the door, so that tonight's signed address is yesterday's video.
 

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import re
 import threading
 import traceback
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
@@ -25,7 +24,7 @@ from infra.errors import FetchError, ProjectError, RefusedError, TooLargeError, 
 from infra.partial import Deadline, Fetched, forget_partial, sweep_partials
 from infra.s3 import fetch_object, s3_client
 from infra.storage import Storage
-from infra.urls import shown_url
+from infra.urls import shown_text
 from pipeline.config import FetchConfig
 from pipeline.known import Known
 from pipeline.rows import ListedVideo, RejectReason, SourceVideo
@@ -231,13 +230,7 @@ def _own_failures_reject(video: ListedVideo) -> Iterator[None]:
     except Exception as error:
         trace = "".join(traceback.format_tb(error.__traceback__))  # the message may hold a secret address
         logger.error("%s: %s\n%s", shown_place(video.place), type(error).__name__, trace)
-        raise _NoBytes(RejectReason.INTERNAL, _told(error)) from error
-
-
-def _told(error: Exception) -> str:
-    """Return an error's name and words as a table may hold them: one line of UTF-8, no secret of an address."""
-    text = re.sub(r"https?://\S+", lambda match: shown_url(match[0]), f"{type(error).__name__}: {error}")
-    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
+        raise _NoBytes(RejectReason.INTERNAL, shown_text(f"{type(error).__name__}: {error}")) from error
 
 
 def _group(video: ListedVideo) -> str:

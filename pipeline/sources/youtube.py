@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from infra.download import PASSING_STATUS, Passing, attempted
 from infra.errors import ConfigError, FetchError, StorageError, TooLargeError, TransientError
 from infra.fetch import file_digest
 from infra.partial import Deadline, Fetched
-from infra.urls import shown_url
+from infra.urls import shown_text
 from pipeline.config import FetchConfig
 from pipeline.rows import ListedVideo
 from pipeline.sources.addresses import YOUTUBE
@@ -112,8 +111,7 @@ def _sorted(error: Any) -> Exception:
     """Turn yt-dlp's error into ours: what may pass, and what will not."""
     from yt_dlp.networking.exceptions import HTTPError, TransportError
 
-    text = re.sub(r"https?://\S+", lambda match: shown_url(match[0]), str(error).removeprefix("ERROR: "))
-    text = " ".join(text.split())[:300]
+    text = shown_text(str(error).removeprefix("ERROR: "))[:300]
     for cause in _causes(error):
         if isinstance(cause, TooLargeError | TransientError):
             return cause

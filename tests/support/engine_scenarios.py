@@ -11,7 +11,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,7 +85,7 @@ class Bench:
     def run(
         self,
         engines: Engines,
-        steps: range,
+        steps: Sequence[int],
         cfg: AdversarialConfig = HALF,
         poison: Poison | None = None,
         rate: float = RATE,
@@ -170,7 +170,7 @@ def leaks(bench: Bench) -> dict[str, Any]:
 def bad_step(bench: Bench) -> dict[str, Any]:
     rest = [step for step in range(STEPS) if step != POISON_STEP]
     return {
-        f"{kind} {accumulation}": bench.run(bench.engines(accumulation), steps, poison=poison)  # type: ignore[arg-type]
+        f"{kind} {accumulation}": bench.run(bench.engines(accumulation), steps, poison=poison)
         for accumulation in (1, 2)
         for kind, steps, poison in (("poisoned", range(STEPS), bench.poison_last_rank), ("without", rest, None))
     }
@@ -184,7 +184,7 @@ def bad_gradient(bench: Bench) -> dict[str, Any]:
         engines = bench.engines(**options)
         poison = bench.poison_gradient(network, engines, cfg)
         found[f"poisoned {name}"] = bench.run(engines, range(STEPS), cfg, poison) | {"counts": _counts(engines)}
-        found[f"without {name}"] = bench.run(bench.engines(**options), rest, cfg)  # type: ignore[arg-type]
+        found[f"without {name}"] = bench.run(bench.engines(**options), rest, cfg)
     return found
 
 

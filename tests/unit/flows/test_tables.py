@@ -10,7 +10,7 @@ from flows.tables_config import TablesConfig
 from flows.tables_plan import plan_tables
 from flows.tables_published import MARLIN, TABLES
 from flows.tables_report import write_tables
-from infra.errors import ConfigError
+from infra.errors import ConfigError, DatasetError
 from tests.support.clip_dataset import publish_again, write_clip_dataset
 
 
@@ -74,6 +74,9 @@ def test_a_work_folder_keeps_the_versions_it_began_with(tmp_path):
     publish_again(dataset)
     assert tables.pinned(cfg) == begun
     assert tables.pinned(_config(tmp_path / "other", **settings)).pretrain.data.version == 2
+    settings["pretrain"]["data"]["version"] = 7
+    with pytest.raises(DatasetError, match="has no version 7"):
+        tables.pinned(_config(tmp_path / "other", **settings))
 
 
 def test_a_cell_gets_a_gpu_that_is_free(tmp_path, monkeypatch):

@@ -39,8 +39,7 @@ def test_the_clock_stops_when_the_device_has_done_the_step(monkeypatch):
         cfg, MagicMock(), MagicMock(), MagicMock(), 1, "digest", MagicMock(), MagicMock(), StopSignal(), MagicMock(),
         MagicMock(),
     )  # fmt: skip
-    idle.loader.__next__ = lambda self: None  # type: ignore[method-assign]
-    idle.meter.add = lambda seconds, waited: order.append("clock stops")  # type: ignore[method-assign]
+    monkeypatch.setattr(idle.meter, "add", lambda seconds, waited: order.append("clock stops"))
     monkeypatch.setattr(IdleTrainer, "save", lambda self, val_loss: None)
     assert idle.train(MagicMock()) is ExitStatus.DONE
     assert order == ["device is done", "clock stops"] * 2
