@@ -64,14 +64,14 @@ class Partial:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = self.path.open("a+b")
-            self.validator = json.loads(self._note.read_text()) if self._note.exists() else None
+            self.validator = self._noted()
             if self.validator is None:
                 self._file.truncate(0)
             self._file.seek(0)
             while chunk := self._file.read(_STEP):
                 self._digest.update(chunk)
                 self.size += len(chunk)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise _full(self.path, error) from error
         return self
 
@@ -79,6 +79,14 @@ class Partial:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+    def _noted(self) -> str | None:
+        """Return the validator that an earlier attempt left; a damaged note is none, and the file begins anew."""
+        try:
+            noted = json.loads(self._note.read_bytes())
+        except (FileNotFoundError, ValueError, RecursionError):
+            return None
+        return noted if isinstance(noted, str) else None
 
     def restart(self, validator: str | None) -> None:
         """Drop the bytes so far; what is written now belongs to the version that ``validator`` names."""

@@ -94,24 +94,15 @@ def fetch_object(
 def _attempt(client: Any, bucket: str, key: str, etag: str | None, partial: Partial) -> Fetched:
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
-    quoted = f'"{etag}"' if etag else None
-    if not partial.size or partial.validator is None or partial.validator != quoted:
-        partial.restart(quoted)
-    asked = {"Bucket": bucket, "Key": key} | ({"IfMatch": quoted} if quoted else {})
-    asked |= {"Range": f"bytes={partial.size}-"} if partial.size else {}
     try:
-        answer = client.get_object(**asked)
-        partial.expect(partial.size + int(answer["ContentLength"]))
-        for chunk in answer["Body"].iter_chunks(_CHUNK):
-            partial.write(chunk)
+        try:
+            _go_on(client, bucket, key, etag, partial)
+        except ClientError as error:
+            if _status(error) != 416:
+                raise
+            _settle_end(client, bucket, key, etag, partial)
     except ClientError as error:
         status = _status(error)
-        if status == 416:  # nothing is left to fetch, or what is here is of another version
-            head = client.head_object(Bucket=bucket, Key=key)
-            if head["ETag"].strip('"') == etag and int(head["ContentLength"]) == partial.size:
-                return partial.finish()
-            partial.restart(None)
-            raise Passing("it changed while it was fetched") from error
         if status == 412:
             raise Passing("it changed since it was listed") from error
         if status >= 500 or status == 429 or status == 0:
@@ -120,6 +111,27 @@ def _attempt(client: Any, bucket: str, key: str, etag: str | None, partial: Part
     except (BotoCoreError, HTTPClientError, OSError) as error:
         raise Passing(f"{type(error).__name__}: {error}") from error
     return partial.finish()
+
+
+def _go_on(client: Any, bucket: str, key: str, etag: str | None, partial: Partial) -> None:
+    """Fetch the bytes that ``partial`` lacks."""
+    quoted = f'"{etag}"' if etag else None
+    if not partial.size or partial.validator is None or partial.validator != quoted:
+        partial.restart(quoted)
+    asked = {"Bucket": bucket, "Key": key} | ({"IfMatch": quoted} if quoted else {})
+    asked |= {"Range": f"bytes={partial.size}-"} if partial.size else {}
+    answer = client.get_object(**asked)
+    partial.expect(partial.size + int(answer["ContentLength"]))
+    for chunk in answer["Body"].iter_chunks(_CHUNK):
+        partial.write(chunk)
+
+
+def _settle_end(client: Any, bucket: str, key: str, etag: str | None, partial: Partial) -> None:
+    """No byte lies beyond those of ``partial``: it is whole, or it is of another version and starts anew."""
+    head = client.head_object(Bucket=bucket, Key=key)
+    if head["ETag"].strip('"') != etag or int(head["ContentLength"]) != partial.size:
+        partial.restart(None)
+        raise Passing("it changed while it was fetched")
 
 
 def _status(error: Any) -> int:

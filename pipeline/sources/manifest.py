@@ -46,7 +46,7 @@ class ManifestSource:
         try:
             for number, row in rows(self.path):  # noqa: B007 -- named in the error
                 yield _listed(row)
-        except (OSError, ValueError, TypeError, csv.Error, pa.ArrowException) as error:
+        except (OSError, ValueError, TypeError, RecursionError, csv.Error, pa.ArrowException) as error:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             where = f", after line {number}" if number else ""
             raise ConfigError(f"manifest {printable(str(self.path))}{where}: {reason}") from error
