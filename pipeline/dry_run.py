@@ -75,7 +75,7 @@ def plan_ingest(cfg: IngestConfig, *, retry: Collection[RejectReason] = ()) -> D
     latest = latest_version(storage)
     check_recipe(latest, cfg, recipe_digest(cfg))
     seen, known = Seen(storage), read_known(storage, latest, refresh=False)
-    found = triage(list_sources(cfg), seen, known, read_removed(storage), retry)
+    found = triage(list_sources(cfg, warn=True), seen, known, read_removed(storage), retry)
     plan = read_plan(storage)
     size = sum(video.bytes or 0 for video in found.due)
     unsized = sum(video.bytes is None for video in found.due)

@@ -144,7 +144,7 @@ def _stage(
 ) -> _Offer:
     """List all sources, and read or fetch what no version knows; splits are assigned."""
     seen, removed = Seen(storage), read_removed(storage)
-    found = triage(list_sources(cfg), seen, known, removed, retry)
+    found = triage(list_sources(cfg, warn=True), seen, known, removed, retry)
     videos: list[SourceVideo] = []
     gone = found.removed
     if found.due:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +18,8 @@ from pipeline.sources.manifest import MANIFEST_ENDINGS, ManifestSource
 from pipeline.sources.s3 import S3Source
 from pipeline.sources.web import WebSource
 from pipeline.sources.youtube import YoutubeSource
+
+logger = logging.getLogger(__name__)
 
 
 class Source(Protocol):
@@ -57,22 +60,31 @@ def open_source(text: str, layouts: Layouts) -> Source:
     return FileSource(path, layouts)
 
 
-def list_sources(cfg: IngestConfig) -> Iterator[ListedVideo]:
-    """Yield the videos of all sources, source by source; errors as ``check_sources`` and ``Source.list``."""
-    for source in check_sources(cfg):
+def list_sources(cfg: IngestConfig, *, warn: bool = False) -> Iterator[ListedVideo]:
+    """Yield the videos of all sources, source by source; errors as ``check_sources`` and ``Source.list``.
+
+    With ``warn``, labels whose videos are not there are counted in the log at the end.
+    """
+    layouts = Layouts(cfg.split)
+    for source in _open_sources(cfg, layouts):
         yield from source.list()
+    for sentence in layouts.lacking() if warn else ():
+        logger.warning("%s", sentence)
 
 
-def check_sources(cfg: IngestConfig) -> list[Source]:
-    """Return the sources, before anything is listed.
+def check_sources(cfg: IngestConfig) -> None:
+    """Say what is wrong with the sources before anything is listed.
 
     Raises:
         ConfigError: no source, one that does not exist, a dataset that lies inside one, or a list of an official split
             that is damaged.
     """
+    _open_sources(cfg, Layouts(cfg.split))
+
+
+def _open_sources(cfg: IngestConfig, layouts: Layouts) -> list[Source]:
     if not cfg.sources:
         raise ConfigError("no source is given; name folders or video files: marlin ingest SOURCE... --out DATASET")
-    layouts = Layouts(cfg.split)
     sources = [open_source(text, layouts) for text in cfg.sources]
     for text, source in zip(cfg.sources, sources, strict=True):
         in_bucket = text.startswith("s3://") and f"{cfg.out}/".startswith(f"{text.rstrip('/')}/")

@@ -24,12 +24,13 @@ class Layouts:
         """
         lists = (cfg or SplitConfig()).official
         self._by_name = FaceForensics(lists.get("faceforensics"))
+        self._mosei, self._celebvhq = Mosei(lists.get("mosei")), CelebVHQ(lists.get("celebvhq"))
         self._layouts = (
             YouTubeFaces(lists.get("youtube_faces")),
             self._by_name,
             Lrs2(lists.get("lrs2")),
-            Mosei(lists.get("mosei")),
-            CelebVHQ(lists.get("celebvhq")),
+            self._mosei,
+            self._celebvhq,
         )
 
     def describe(self, path: str, root: str) -> list[Described]:
@@ -45,6 +46,10 @@ class Layouts:
         posix = PurePath(path).as_posix()
         told = (layout.describe(posix, root) for layout in self._layouts)
         return next((videos for videos in told if videos is not None), [Described()])
+
+    def lacking(self) -> list[str]:
+        """Return a sentence for each label file of CMU-MOSEI or CelebV-HQ that names videos not listed so far."""
+        return [sentence for labels in (self._mosei.used, self._celebvhq.used) for sentence in labels.lacking()]
 
     def describe_name(self, path: str) -> Described:
         """Return what a posix path alone tells of a file that is not on this machine: no label file is looked for."""

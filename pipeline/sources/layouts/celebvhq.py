@@ -14,7 +14,7 @@ from infra.errors import ConfigError
 from pipeline.config import SplitLists
 from pipeline.places import printable
 from pipeline.rows import Cut, LabelValue
-from pipeline.sources.layouts.described import Described, NearestFile, read_label_file
+from pipeline.sources.layouts.described import Described, LabelsUsed, NearestFile, read_label_file
 from pipeline.sources.layouts.official import official_split
 
 INFO_FILE = "celebvhq_info.json"
@@ -107,6 +107,7 @@ class CelebVHQ:
         self._official = official_split(lists, key=lambda name: name.removesuffix(".mp4")) if lists else None
         self._info_file = NearestFile(INFO_FILE)
         self._indices: dict[str, _Index] = {}
+        self.used = LabelsUsed()
 
     def describe(self, path: str, root: str) -> list[Described] | None:
         """Return the clips of a file; None where no info file is near, or it does not name the file.
@@ -119,11 +120,14 @@ class CelebVHQ:
             return None
         if info_path not in self._indices:
             self._indices[info_path] = _read_index(info_path)
+            self.used.read(info_path, len(self._indices[info_path].info.clips))
         index = self._indices[info_path]
         stem = os.path.splitext(os.path.basename(path))[0]
-        if stem in index.info.clips:
-            return [self._describe(index.info, stem, cut=False)]
-        return [self._describe(index.info, name, cut=True) for name in index.parts.get(stem, ())] or None
+        cut = stem not in index.info.clips
+        names = index.parts.get(stem, []) if cut else [stem]
+        for name in names:
+            self.used.found(info_path, name)
+        return [self._describe(index.info, name, cut=cut) for name in names] or None
 
     def _describe(self, info: _Info, name: str, *, cut: bool) -> Described:
         clip = info.clips[name]

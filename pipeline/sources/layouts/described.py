@@ -24,6 +24,33 @@ class Described:
     part: str = ""
 
 
+class LabelsUsed:
+    """Counts which of a label file's entries found their videos, so that labels without videos do not go unnoticed."""
+
+    def __init__(self) -> None:
+        """Nothing is read yet."""
+        self._entries: dict[str, int] = {}
+        self._found: dict[str, set[str]] = {}
+
+    def read(self, path: str, entries: int) -> None:
+        """Say how many entries a label file has."""
+        self._entries[path] = entries
+        self._found[path] = set()
+
+    def found(self, path: str, entry: str) -> None:
+        """Say that an entry's video is here."""
+        self._found[path].add(entry)
+
+    def lacking(self) -> list[str]:
+        """Return one sentence for each label file with entries whose videos are not here."""
+        absent = {path: entries - len(self._found[path]) for path, entries in sorted(self._entries.items())}
+        return [
+            f"{printable(path)} has labels of {self._entries[path]} videos, and {count} of them are not here"
+            for path, count in absent.items()
+            if count
+        ]
+
+
 class NearestFile:
     """Finds a file of a given name beside or above a video, no higher than the folder in which the source lies."""
 

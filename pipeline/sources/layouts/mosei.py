@@ -14,7 +14,7 @@ from infra.sandbox import Sandbox, SandboxError
 from pipeline.config import SplitLists
 from pipeline.places import printable
 from pipeline.rows import LabelValue
-from pipeline.sources.layouts.described import Described, NearestFile, read_label_file
+from pipeline.sources.layouts.described import Described, LabelsUsed, NearestFile, read_label_file
 from pipeline.sources.layouts.mosei_hdf5 import COLUMNS, DAMAGE, MAX_LABEL_BYTES, Segments
 from pipeline.sources.layouts.official import official_split
 
@@ -34,6 +34,7 @@ class Mosei:
         self._split_of = official_split(lists)
         self._label_file = NearestFile(*_LABEL_FILES)
         self._segments: dict[str, Segments] = {}
+        self.used = LabelsUsed()
 
     def describe(self, path: str, root: str) -> list[Described] | None:
         """Return what is known of a segment; None outside the layout or where no label file is near.
@@ -47,7 +48,10 @@ class Mosei:
             return None
         if label_path not in self._segments:
             self._segments[label_path] = _read_labels(label_path)
+            self.used.read(label_path, len(self._segments[label_path]))
         values = self._segments[label_path].get((match["video"], int(match["segment"])))
+        if values is not None:
+            self.used.found(label_path, f"{match['video']}_{int(match['segment'])}")
         labels: dict[str, LabelValue] = dict(zip(COLUMNS, values, strict=True)) if values is not None else {}
         return [Described(labels, f"mosei-{match['video']}", self._split_of.get(match["video"]))]
 

@@ -17,6 +17,7 @@ from pipeline.sources.addresses import is_local, shown_place, youtube_id
 from pipeline.sources.layouts import Layouts
 from pipeline.sources.listing import check_sources, list_sources, open_source
 from pipeline.sources.s3 import etag_of
+from tests.support.layouts import CelebClip, celebvhq, mosei
 
 ROWS = [
     {"url": "https://h/a.mp4", "split": "val", "identity": "x", "name": "first", "smile": "1"},
@@ -184,6 +185,19 @@ def test_sources_are_listed_in_the_order_in_which_they_are_named(tmp_path: Path)
     sources = (str(tmp_path / "list.txt"), "youtube:dQw4w9WgXcQ", str(tmp_path / "folder"), "https://h/d.mp4")
     listed = list_sources(IngestConfig(sources=sources, out=str(tmp_path / "d")))
     assert [video.name for video in listed] == ["h/c.mp4", "youtube:dQw4w9WgXcQ", "a.mp4", "h/d.mp4"]
+
+
+def test_labels_whose_videos_are_not_there_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Bug caught: half a download taken for the dataset, in silence."""
+    clips = {"a_0": CelebClip("a"), "a_1": CelebClip("a"), "b_0": CelebClip("b"), "c_0": CelebClip("c")}
+    celebvhq(tmp_path / "celeb", clips, {"cut/b_0.mp4": b"cut", "raw/a.mp4": b"uncut, both clips of a"})
+    mosei(tmp_path / "mosei", {"a": [(0.0,) * 7] * 3}, {"a_1": b"video"})
+    mosei(tmp_path / "whole", {"a": [(0.0,) * 7]}, {"a_0": b"video"})
+    sources = tuple(str(tmp_path / name) for name in ("celeb", "mosei", "whole"))
+    list(list_sources(IngestConfig(sources=sources, out=str(tmp_path / "d")), warn=True))
+    segments, clips_told = (record.message for record in caplog.records)
+    assert clips_told.endswith("celebvhq_info.json has labels of 4 videos, and 1 of them are not here")
+    assert segments.endswith("CMU_MOSEI_Labels.csd has labels of 3 videos, and 2 of them are not here")
 
 
 def test_a_dataset_inside_its_bucket_source_is_refused() -> None:
