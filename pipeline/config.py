@@ -63,15 +63,17 @@ class TrackConfig(BaseConfig):
     still_iou: float = Field(default=0.7, gt=0, le=1)
     """Faces move where a box on one key frame and on the next have a smaller IoU."""
     link_iou: float = Field(default=0.3, gt=0, lt=1)
-    """Least IoU between neighbouring key frames of one track."""
-    max_gap_frames: int = Field(default=12, ge=0)
-    """A face may be missed for this many frames and stay one track."""
+    """Least IoU between neighbouring key frames of one track, where the face stayed or where it was moving to."""
+    max_gap_frames: int = Field(default=16, ge=0)
+    """Two sightings of a face may lie this many frames apart and be one track, although the key frames between miss it.
+    One missed key frame puts them two fine strides apart, so less than twice ``fine_stride`` bridges nothing."""
     shot_threshold: float = Field(default=0.12, gt=0)
     """Mean absolute difference of small grey frames, in [0, 1] of full scale, above which a shot boundary is seen.
     Motion stayed below 0.04 in eleven real videos, a changing inset below 0.10; 106 of 110 joins of two of them
     lie above 0.12."""
     smooth_s: float = Field(default=0.5, ge=0)
-    """Standard deviation of the box path's smoothing, in seconds."""
+    """Standard deviation of the box path's smoothing, in seconds; a face that moves faster than the margin allows for
+    takes its square along."""
     margin: float = Field(default=1.3, ge=1, le=3)
     """Side of the square crop over the longer side of the face box."""
     min_frames: int = Field(default=8, ge=1)
@@ -90,7 +92,7 @@ class ClipConfig(BaseConfig):
     """The clip as it is stored."""
 
     size: Literal[224] = 224
-    """Side of the crop in pixels (METHOD: 224)."""
+    """Side of the crop in pixels; 224, as in the paper."""
     max_frames: int = Field(default=64, ge=32, le=1024, multiple_of=4)
     """Longest clip in frames; a track is cut into clips of this length and a rest."""
     crf: float = Field(default=23.5, ge=0, le=51)

@@ -27,8 +27,8 @@ _NEWEST_UNITS = 8
 class DryRun:
     """What an ingest would do now.
 
-    Of ``listed`` videos, ``known`` need no work, ``removed`` may not return, and ``videos`` would be read: twins of
-    known ones among them turn out only then, so it is the most that can come. ``bytes`` is their size as far as the
+    Of ``listed`` videos, ``known`` need no work, ``removed`` may not return, and ``videos`` would be read: copies
+    of known ones among them turn out only then, so it is the most that can come. ``bytes`` is their size as far as the
     sources say; ``unsized`` of them have none. ``seconds`` is the work of one worker on those bytes at the rate of
     the newest units, None without such a rate; fetching is not part of it. ``pending`` videos of an unfinished plan
     would be treated first. ``retried`` of the ``videos`` were rejected before.
@@ -61,7 +61,7 @@ class DryRun:
             rate = (
                 "no rate is known yet" if self.seconds is None else f"about {self.seconds:.0f} s of one worker's time"
             )
-            said.append(f"{size}; {rate}; twins of known videos turn out when they are read")
+            said.append(f"{size}; {rate}; byte-identical copies of known videos show when they are read")
         if self.retried:
             said.append(f"{self.retried} of them were rejected before")
         if self.pending:

@@ -23,12 +23,11 @@ from pipeline.faces.scan import scan_faces
 from pipeline.media.audio import ClipAudio
 from pipeline.media.clock import StageClock
 from pipeline.media.encode import encode_clip
-from pipeline.media.frames import open_frames
+from pipeline.media.frames import Frames, open_frames
 from pipeline.media.probe import probe
 from pipeline.rejects import RejectError
 from pipeline.rows import (
     ClipMeta,
-    Cut,
     EncodedClip,
     FaceTrack,
     Quality,
@@ -98,7 +97,8 @@ class ClipExtractor:
                 clock=clock,
                 choose=labelled_boxes(path, frames) if self._cfg.faces.labelled_boxes else None,
             )
-            outcome = replace(outcome, decoded=scan.frames, faces=scan.faces)
+            outcome = replace(outcome, decoded=scan.frames, faces=scan.faces, detail=_loss(frames, scan.frames, info))
+            seconds = frames.seconds  # the second pass begins another list
             with clock("track"):
                 tracks, filtered, shown = judge_tracks(scan, self._cfg.track, info.fps)
             outcome = replace(outcome, tracks=len(tracks) + sum(filtered.values()), filtered=filtered, detected=shown)
@@ -106,7 +106,7 @@ class ClipExtractor:
                 raise _nothing_left(outcome)
             chunks = scan.held if scan.held is not None else frames.iter_chunks(chunk)
             seen = SeenClips(self._cfg.clip.duplicate_bits)
-            audio = self._audio(path, video.cut)
+            audio = ClipAudio(path) if self._cfg.clip.audio else None
             for clip in self._crop(clock.over("decode", chunks), tracks, clock):
                 with clock("quality"):
                     crops_FHWC = np.stack(clip.crops)
@@ -117,7 +117,7 @@ class ClipExtractor:
                     continue
                 outcome = replace(outcome, clips=outcome.clips + 1)
                 with clock("audio"):
-                    flac = audio.flac(clip.start / info.fps, clip.end / info.fps) if audio else None
+                    flac = audio.flac(*_span(clip, seconds, info.fps)) if audio else None
                 with clock("encode"):
                     encoded = self._encode(clip, crops_FHWC, flac, video, info, split)
                 yield encoded
@@ -126,10 +126,6 @@ class ClipExtractor:
             raise
         finally:
             self.outcome = replace(outcome, seconds=clock.seconds)
-
-    def _audio(self, path: str, cut: Cut | None) -> ClipAudio | None:
-        """The video's sound, where the recipe asks for it."""
-        return ClipAudio(path, cut.start_s if cut else 0.0) if self._cfg.clip.audio else None
 
     def _crop(
         self, chunks: Iterable[tuple[int, np.ndarray]], tracks: Sequence[FaceTrack], clock: StageClock
@@ -195,6 +191,17 @@ class ClipExtractor:
             audio=flac is not None,
         )
         return EncodedClip(meta, encode_clip(crops_FHWC, info.fps, self._cfg.clip), flac)
+
+
+def _span(clip: _OpenClip, seconds: Sequence[float], fps: float) -> tuple[float, float]:
+    """When a clip's first frame is shown, and when the frame behind its last one is, or would be at the video's end."""
+    end_s = seconds[clip.end] if clip.end < len(seconds) else seconds[-1] + 1 / fps
+    return seconds[clip.start], end_s
+
+
+def _loss(frames: Frames, decoded: int, info: VideoInfo) -> str | None:
+    """What damage has cost, for the outcome of a video that still gave clips."""
+    return f"damaged: {decoded} of {info.frames} stated frames were decoded" if frames.is_damaged else None
 
 
 def _nothing_left(outcome: VideoOutcome) -> RejectError:

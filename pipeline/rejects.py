@@ -1,4 +1,4 @@
-"""The error that turns a video into a row of the funnel instead of stopping the job."""
+"""The error that turns a video into a row of the report instead of stopping the job."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.rows import RejectReason
 class RejectError(MediaError):
     """A video gives no clip, for a reason that is counted and reported; never retried as it stands.
 
-    ``reason`` is what the funnel counts, ``detail`` one sentence for people. Both survive pickling, since the error
+    ``reason`` is what the report counts, ``detail`` one sentence for people. Both survive pickling, since the error
     crosses from a killable child process.
     """
 

@@ -77,7 +77,8 @@ class ListedVideo:
     ``place`` says where the bytes are: a local path or ``file:`` URI, ``frames:`` and the path of a folder of frames,
     ``s3://…``, ``http(s)://…`` or ``youtube:ID``. ``name`` is the path inside its source (posix, valid UTF-8), kept for
     people. ``fingerprint`` changes when the bytes do (size and time of change, or ETag); None where the source cannot
-    tell, and the bytes must be read. ``bytes`` is None where the source does not say.
+    tell, and the bytes must be read. ``bytes`` is None where the source does not say. ``boxes`` is the digest of
+    labelled boxes that are used instead of detected ones, and empty without any.
     """
 
     place: str
@@ -88,6 +89,7 @@ class ListedVideo:
     split: str | None = None
     identity: str | None = None
     cut: Cut | None = None
+    boxes: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +97,9 @@ class SourceVideo:
     """One video whose bytes were read, so that its identity is known.
 
     ``digest`` is its identity: the sha256 (hex) of its bytes, or of ``content`` and the cut where it is a part of a
-    file. ``path`` is where workers read the bytes: a local path or ``file:`` URI, ``frames:`` and a folder, or
-    ``staged:`` and a key of the dataset's own store. ``place`` is where the source has them, without secrets.
+    file, and the labelled boxes where they are used. ``path`` is where workers read the bytes: a local path or
+    ``file:`` URI, ``frames:`` and a folder, or ``staged:`` and a key of the dataset's own store. ``place`` is where the
+    source has them, without secrets.
     ``labels`` ride along to the clips. Where the bytes could not be had, ``reject`` and ``detail`` say why, ``digest``
     stands in for theirs (``standin_digest``), and ``path`` is empty.
     """
@@ -120,8 +123,8 @@ class SourceVideo:
 class VideoInfo:
     """What probing says of a video.
 
-    Display width and height in pixels (rotation applied), frames per second, frame count as the container states it
-    (it may lie), rotation in degrees.
+    Width and height as shown (turned, pixels made square), frames per second, frame count as the container states it
+    (it may lie), rotation counterclockwise in degrees, behind a mirroring where the file asks for one.
     """
 
     width: int
@@ -227,10 +230,11 @@ class EncodedClip:
 
 @dataclass(frozen=True, slots=True)
 class VideoOutcome:
-    """What became of one video, as a row of a few hundred bytes: the ledger and the funnel are made of these.
+    """What became of one video, as a row of a few hundred bytes: the ledger and the report are made of these.
 
-    ``reject`` is None when at least one clip came out; ``filtered`` counts tracks by FilterReason, ``duplicates`` clips
-    left out as near copies of another; ``seconds`` goes by stage; ``place`` and ``content`` are the SourceVideo's.
+    ``reject`` is None when at least one clip came out; ``detail`` then says what damage has cost, if there was any.
+    ``filtered`` counts tracks by FilterReason, ``duplicates`` clips left out as near copies of another; ``seconds``
+    goes by stage; ``place`` and ``content`` are the SourceVideo's.
     """
 
     video: str

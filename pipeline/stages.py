@@ -51,9 +51,10 @@ class PlannedVideo:
 
 @dataclass(frozen=True, slots=True)
 class FinishedVideo:
-    """What became of it, as the driver shows it; ``reject`` and ``detail`` are None when clips came out.
+    """What became of it, as the driver shows it.
 
-    ``bytes`` of the source, ``frames`` decoded, and ``seconds`` by stage.
+    ``reject`` is None when clips came out, and ``detail`` too, unless damage has cost frames. ``bytes`` of the source,
+    ``frames`` decoded, and ``seconds`` by stage.
     """
 
     unit: str

@@ -12,12 +12,14 @@ from pipeline.dataset.tar import TarReader, TarWriter
 from pipeline.dataset.work import OUTCOME, outcome_from_bytes, outcome_to_bytes
 from pipeline.extract_clips import ClipExtractor
 from pipeline.faces.backend import build_parser
+from pipeline.faces.labelled import boxes_digest
 from pipeline.media.probe import believed_seconds
 from pipeline.parse_regions import parse_clip
+from pipeline.places import frames_folder
 from pipeline.rejects import RejectError
 from pipeline.requests import Extract, Measure, Parse, Ready
 from pipeline.rows import RejectReason, SourceVideo, VideoOutcome
-from pipeline.sources.content import content_digest
+from pipeline.sources.content import content_digest, cut_digest
 
 
 class ClipWorker:
@@ -25,6 +27,7 @@ class ClipWorker:
 
     def __init__(self, cfg: IngestConfig, recipe: str) -> None:
         self._extractor, self._max_pixels = ClipExtractor(cfg, recipe), cfg.limits.max_pixels
+        self._labelled_boxes = cfg.faces.labelled_boxes
 
     def __call__(self, request: Ready | Measure | Extract) -> float | VideoOutcome | None:
         """Do one request."""
@@ -36,7 +39,7 @@ class ClipWorker:
         video = request.video
         outcome = VideoOutcome.of(video)
         try:
-            _check_source(video, request.path)
+            _check_source(video, request.path, self._labelled_boxes)
             with TarWriter(request.tar) as tar:
                 for clip in self._extractor(video, request.path, video.split or "train"):
                     tar.add(clip.meta.key + META, meta_to_bytes(clip.meta))
@@ -74,11 +77,13 @@ class RegionWorker:
         return replace(outcome, seconds={**outcome.seconds, "parse": round(time.perf_counter() - start, 3)})
 
 
-def _check_source(video: SourceVideo, path: str) -> None:
+def _check_source(video: SourceVideo, path: str, labelled_boxes: bool) -> None:
     """Refuse a file that is no longer the one that was planned: its clips would carry another's identity."""
+    folder = frames_folder(path)
+    boxes = boxes_digest(folder) if labelled_boxes and folder is not None else ""
     try:
         content, _ = content_digest(path)
     except OSError as error:
         raise RejectError(RejectReason.UNREADABLE, f"cannot be opened: {error.strerror or error}") from error
-    if content != (video.content or video.digest):
+    if cut_digest(content, video.cut, boxes) != video.digest:
         raise RejectError(RejectReason.UNREADABLE, "changed between listing and reading")

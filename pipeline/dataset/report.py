@@ -1,4 +1,4 @@
-"""A dataset version as pages of a report: the funnel, every video and what became of it, the faces, the terms."""
+"""A dataset version as pages of a report: its counts, every video and what became of it, the faces, the terms."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_ROWS = 500
 
 
 def report_sections(reader: DatasetReader, *, max_faces: int = 24) -> list[Section]:
-    """Return the sections of a dataset's report: funnel, videos, cost, faces, how it was made.
+    """Return the sections of a dataset's report: counts, videos, cost, faces, how it was made.
 
     Args:
         reader: the version to report on.

@@ -25,7 +25,7 @@ def video_rows(reader: DatasetReader) -> list[dict[str, Any]]:
 def summary(reader: DatasetReader) -> dict[str, Any]:
     """Return the version's totals.
 
-    ``version``, ``videos`` (distinct digests with a clip; twins count once), ``clips``, ``shards``, ``frames`` (of the
+    ``version``, ``videos`` (distinct digests with a clip; copies count once), ``clips``, ``shards``, ``frames`` (of the
     clips), ``rejects`` {reason: videos}, ``filtered`` {reason: tracks}, ``labels`` {column: {value: videos}}, counting
     videos with a clip.
     """

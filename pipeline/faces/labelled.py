@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import os
@@ -85,6 +87,19 @@ def read_labelled_boxes(folder: str) -> dict[str, Box]:
     if not boxes:
         raise RejectError(RejectReason.NO_FACE, f"its labelled boxes are asked for, and {_name(path)} has none for it")
     return boxes
+
+
+def boxes_digest(folder: str) -> str:
+    """Return the sha256 (hex) of a folder's labelled boxes, whatever else the file holds; empty where none can be read.
+
+    A video without boxes is a reject under the digest of its frames, and another one once they are there.
+    """
+    try:
+        boxes = read_labelled_boxes(folder)
+    except RejectError:
+        return ""
+    text = json.dumps([[printable(name), box] for name, box in sorted(boxes.items())])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _lines(path: str) -> list[bytes]:

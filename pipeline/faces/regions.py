@@ -35,7 +35,7 @@ GROUPS: dict[str, tuple[Region, ...]] = {
     "skin": (Region.SKIN,),
     "background": (Region.BACKGROUND,),
 }
-"""Labels that are hidden together (METHOD, section 6): five components, then skin and background."""
+"""Labels that are hidden together, as in the released code: five components, then skin and background."""
 
 
 def to_bits(label_maps_RHW: np.ndarray) -> np.ndarray:

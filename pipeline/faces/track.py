@@ -16,6 +16,13 @@ KeyFrames = Sequence[tuple[int, Detections]]
 """(frame number, its faces), frame numbers rising."""
 KERNEL_REACH = 3.0
 """Standard deviations at which the smoothing kernel is cut off."""
+MOST_STEPS = 2.0
+"""A face is expected to move on by at most this many times its last step: one missed key frame is bridged, and a step
+between two close key frames, which trembling may have made, is not believed for long."""
+MOST_DOUBT = 0.5
+"""A link is made where every other one, for its face or for its detection, is less than this times as likely."""
+CATCH_UP = 1 / 3
+"""Standard deviations of the smoothing over which a square that would lose its face begins to catch up."""
 LEAST_SIGMA = 0.1
 """Frames; below it the neighbours' weights vanish (1e-22) and so does the line through them."""
 
@@ -46,26 +53,40 @@ def link_tracks(key_frames: KeyFrames, cuts: Sequence[int], cfg: TrackConfig, fp
 
 
 def link_detections(key_frames: KeyFrames, cuts: Sequence[int], cfg: TrackConfig) -> list[list[Sighting]]:
-    """Assign each detection to one chain of sightings, maximising the IoU between neighbours (Hungarian method).
+    """Assign each detection to at most one chain of sightings, where the link is beyond doubt.
 
-    A chain goes on where the IoU is at least ``link_iou``, no cut lies between, and the face was out of sight for at
-    most ``max_gap_frames`` (neighbouring key frames always count as in sight). Order: by first frame, then by the left
-    and upper edge of the first box, so that the numbering does not depend on the detector's order.
+    How likely a chain goes on with a detection is the IoU with its last box, or with that box moved on as it last
+    moved, whichever is greater: faces stop and turn back as often as they go on. A chain goes on where this is at least
+    ``link_iou``, no cut lies between, and the face was out of sight for at most ``max_gap_frames`` (neighbouring key
+    frames always count as in sight).
+
+    Where another chain might as well have the detection, or the chain another detection (``MOST_DOUBT``), as when faces
+    cross and one hides the other, all these chains end and new ones begin: a track that ends costs some frames, one
+    that changes from a person to another spoils its clips. No two links that are left compete, so none is traded.
+
+    Order: by first frame, then by the left and upper edge of the first box, so that the numbering does not depend on
+    the detector's order.
     """
     chains: list[list[Sighting]] = []
     live: list[list[Sighting]] = []
     for position, (frame, detections) in enumerate(key_frames):
         previous = key_frames[position - 1][0] if position else frame
         live = [chain for chain in live if _may_go_on(key_frames[chain[-1].key_frame][0], previous, frame, cuts, cfg)]
-        taken = _assign(live, key_frames, detections, cfg.link_iou)
-        for chain, detection in taken:
-            chain.append(Sighting(position, detection))
+        last = np.array([_seen_box(chain, -1, key_frames) for chain in live]).reshape(-1, 4)
+        moved = np.array([_moved_box(chain, key_frames, frame) for chain in live]).reshape(-1, 4)
+        likely = np.maximum(iou_matrix(last, detections.boxes_N4), iou_matrix(moved, detections.boxes_N4))
+        near, sure = likely >= cfg.link_iou, _is_sure(likely, cfg.link_iou)
+        for row, detection in np.argwhere(sure):
+            live[row].append(Sighting(position, int(detection)))
         fresh = sorted(
-            set(range(len(detections.scores_N))) - {detection for _, detection in taken},
+            np.flatnonzero(~sure.any(axis=0)).tolist(),
             key=lambda detection, boxes=detections.boxes_N4: tuple(boxes[detection]),  # type: ignore[misc]
         )
         started = [[Sighting(position, detection)] for detection in fresh]
         chains += started
+        live = [
+            chain for chain, doubtful in zip(live, near.any(axis=1) & ~sure.any(axis=1), strict=True) if not doubtful
+        ]
         live += started
     return chains
 
@@ -93,7 +114,8 @@ def smooth_path(boxes_F4: np.ndarray, *, sigma_frames: float, margin: float) -> 
 
     Centre and longer side are smoothed by a line fitted at each frame with Gaussian weights (local linear regression):
     away from the ends this is the Gaussian filter, and at the ends it does not lag behind a moving face. Even motion
-    passes unchanged.
+    passes unchanged. A face that moves faster than that would leave its square: there the square is shifted after it,
+    by no more than it takes, and smoothly. While a box stays within the margin, nothing is shifted.
 
     Args:
         boxes_F4: float (F, 4), x0 y0 x1 y1.
@@ -109,7 +131,11 @@ def smooth_path(boxes_F4: np.ndarray, *, sigma_frames: float, margin: float) -> 
     path_F3 = _local_linear(np.concatenate([(low + high) / 2, longer_F1], axis=1), sigma_frames)
     # A line fitted to a side that shrinks fast may undershoot at the ends; a square never falls below half its own box.
     half_F1 = np.maximum(path_F3[:, 2:], longer_F1 / 2) * margin / 2
-    return np.concatenate([path_F3[:, :2] - half_F1, path_F3[:, :2] + half_F1], axis=1).astype(np.float32)
+    spare_F2 = np.maximum(half_F1 - (high - low) / 2, 0)
+    off_F2 = (low + high) / 2 - path_F3[:, :2]
+    reach = round(CATCH_UP * sigma_frames)
+    centre_F2 = path_F3[:, :2] + _smooth_cover(off_F2 - spare_F2, reach) - _smooth_cover(-off_F2 - spare_F2, reach)
+    return np.concatenate([centre_F2 - half_F1, centre_F2 + half_F1], axis=1).astype(np.float32)
 
 
 def still(before: Detections, after: Detections, least_iou: float) -> bool:
@@ -126,16 +152,29 @@ def _may_go_on(last: int, previous: int, frame: int, cuts: Sequence[int], cfg: T
     return not cut_between and (last == previous or frame - last <= cfg.max_gap_frames)
 
 
-def _assign(
-    live: list[list[Sighting]], key_frames: KeyFrames, detections: Detections, least_iou: float
-) -> list[tuple[list[Sighting], int]]:
-    if not live or not len(detections.scores_N):
-        return []
-    last_boxes = np.stack([key_frames[chain[-1].key_frame][1].boxes_N4[chain[-1].detection] for chain in live])
-    iou = iou_matrix(last_boxes, detections.boxes_N4)
-    # Pairs below the threshold must not be traded for good ones: they count as nothing.
-    rows, columns = _best_pairs(np.where(iou >= least_iou, iou, 0.0))
-    return [(live[r], int(c)) for r, c in zip(rows, columns, strict=True) if iou[r, c] >= least_iou]
+def _seen_box(chain: Sequence[Sighting], index: int, key_frames: KeyFrames) -> np.ndarray:
+    box_4: np.ndarray = key_frames[chain[index].key_frame][1].boxes_N4[chain[index].detection]
+    return box_4.astype(np.float64)
+
+
+def _moved_box(chain: Sequence[Sighting], key_frames: KeyFrames, frame: int) -> np.ndarray:
+    """Where a chain's last box is at ``frame`` if the face goes on as between its last two sightings, at this size."""
+    last_4 = _seen_box(chain, -1, key_frames)
+    if len(chain) == 1:
+        return last_4
+    before, last = (key_frames[seen.key_frame][0] for seen in chain[-2:])
+    step_4 = last_4 - _seen_box(chain, -2, key_frames)
+    middle_2 = (step_4[:2] + step_4[2:]) / 2
+    return last_4 + np.tile(middle_2, 2) * min((frame - last) / (last - before), MOST_STEPS)
+
+
+def _is_sure(likely_MN: np.ndarray, least: float) -> np.ndarray:
+    """Tell which links are at least ``least`` likely and beyond doubt, bool (M, N): at most one a row and a column."""
+    doubt_MN = MOST_DOUBT * likely_MN
+    alone_MN = (likely_MN[:, None, :] >= doubt_MN[:, :, None]).sum(axis=2) == 1  # nothing but itself in its row
+    alone_MN &= (likely_MN.T[None, :, :] >= doubt_MN[:, :, None]).sum(axis=2) == 1  # and in its column
+    sure_MN: np.ndarray = alone_MN & (likely_MN >= least)
+    return sure_MN
 
 
 def _best_pairs(score_MN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -174,3 +213,19 @@ def _local_linear(path_FC: np.ndarray, sigma: float) -> np.ndarray:
         t0, t1 = sums(values_F, weight), sums(values_F, weight * distance)
         fitted.append((s2 * t0 - s1 * t1) / (s2 * s0 - s1**2))
     return np.stack(fitted, axis=1) + offset_C
+
+
+def _smooth_cover(path_FC: np.ndarray, reach: int) -> np.ndarray:
+    """Return a smooth path nowhere below ``path_FC`` or 0: the greatest value within ``reach``, averaged over it."""
+    cover_FC = np.maximum(path_FC, 0)
+    if reach < 1 or not cover_FC.any():
+        return cover_FC
+    weight = np.hanning(2 * reach + 3)[1:-1]
+    weight /= weight.sum()
+
+    def windows(values_FC: np.ndarray) -> np.ndarray:
+        padded = np.pad(values_FC, [(reach, reach), (0, 0)], mode="edge")
+        return np.lib.stride_tricks.sliding_window_view(padded, len(weight), axis=0)
+
+    covered: np.ndarray = windows(windows(cover_FC).max(axis=-1)) @ weight
+    return covered

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import av
 import numpy as np
 
-from pipeline.media.probe import open_media
+from pipeline.media.stream import open_media, start_s
 
 RATE = 16_000
 """Samples per second."""
@@ -23,28 +23,29 @@ MAX_SPAN_S = 600.0
 class ClipAudio:
     """The first audio stream of a file, read span by span; memory is that of one span."""
 
-    def __init__(self, path: str, offset_s: float = 0.0) -> None:
-        """Name the file, and the second of it at which the video begins; nothing is opened yet."""
-        self._path, self._offset_s = path, offset_s
+    def __init__(self, path: str) -> None:
+        """Name the file; nothing is opened yet."""
+        self._path = path
 
-    def flac(self, start_s: float, end_s: float) -> bytes | None:
-        """Return the sound from ``start_s`` to ``end_s`` of the video, None where there is none or it is silent.
+    def flac(self, begin_s: float, end_s: float) -> bytes | None:
+        """Return the sound from ``begin_s`` to ``end_s`` of the file, None where there is none or it is silent.
 
-        Neighbouring spans join without a gap. What the stream does not cover is silence. Same file, same bytes.
+        Seconds count from the file's start, as those of frames and cuts do. Neighbouring spans join without a gap.
+        What the stream does not cover is silence. Same file, same bytes.
         """
-        if not 0 <= end_s - start_s <= MAX_SPAN_S:
+        if not 0 <= end_s - begin_s <= MAX_SPAN_S:
             return None
-        samples_S = self._samples(round(start_s * RATE), round(end_s * RATE))
+        samples_S = self._samples(round(begin_s * RATE), round(end_s * RATE))
         if not len(samples_S) or np.abs(samples_S.astype(np.int32)).max() < SILENCE_PEAK:
             return None
         return _encode(samples_S)
 
     def _samples(self, first: int, stop: int) -> np.ndarray:
-        """Samples ``first`` … ``stop - 1`` behind the video's beginning, int16; damage reads as silence."""
+        """Samples ``first`` … ``stop - 1`` behind the file's start, int16; damage reads as silence."""
         span_S = np.zeros(stop - first, np.int16)
         try:
             with open_media(self._path) as container:
-                for position, part_S in _decoded(container, first, self._offset_s):
+                for position, part_S in _decoded(container, first):
                     if position >= stop:
                         break
                     low, high = max(first, position), min(stop, position + len(part_S))
@@ -55,13 +56,13 @@ class ClipAudio:
         return span_S
 
 
-def _decoded(container: av.container.InputContainer, first: int, offset_s: float) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (position in samples behind the video's beginning, int16 mono samples) from before sample ``first`` on."""
+def _decoded(container: av.container.InputContainer, first: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (position in samples behind the file's start, int16 mono samples) from before sample ``first`` on."""
     stream = next(iter(container.streams.audio), None)
     if stream is None:
         return
     stream.codec_context.thread_count = 1
-    begin_s = offset_s + _begin_s(container)
+    begin_s = start_s(container)
     container.seek(int(max(0.0, begin_s + first / RATE - SEEK_LEAD_S) * av.time_base))
     resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
     position: int | None = None
@@ -72,14 +73,6 @@ def _decoded(container: av.container.InputContainer, first: int, offset_s: float
             samples_S = part.to_ndarray()[0]
             yield position, samples_S
             position += len(samples_S)
-
-
-def _begin_s(container: av.container.InputContainer) -> float:
-    """Time stamp of the first picture: frames are counted from there."""
-    video = next(iter(container.streams.video), None)
-    if video is None or video.start_time is None or video.time_base is None:
-        return 0.0
-    return float(video.start_time * video.time_base)
 
 
 def _encode(samples_S: np.ndarray) -> bytes:

@@ -6,7 +6,8 @@ import contextlib
 import io
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 
 import av
 import cv2  # noqa: F401 - before decord, whose zlib would take the place of the one that cv2 reads PNG with
@@ -20,7 +21,17 @@ import decord
 
 from pipeline.media.chunks import chunked
 from pipeline.media.cut import crop_to_box, time_behind, time_inside
-from pipeline.media.probe import check_readable, main_stream, open_media, plain, stream_fps
+from pipeline.media.picture import Upright
+from pipeline.media.stream import (
+    FALLBACK_FPS,
+    check_readable,
+    decodable,
+    main_stream,
+    open_media,
+    plain,
+    start_s,
+    stated_fps,
+)
 from pipeline.rejects import RejectError
 from pipeline.rows import Cut, RejectReason
 
@@ -35,18 +46,24 @@ word; a positive share of the frames makes it raise, the smallest one at the fir
 
 
 class VideoFrames:
-    """The frames of one video file, in order, as often as asked for; rotation metadata is applied.
+    """The frames of one video file, in order, as often as asked for, as they are shown (``Upright``).
 
-    Each frame comes once and none is invented: damaged packets cost their own frames, and a container that promises
+    Each frame comes once and none is invented: damage costs the frames that rest on it, and a container that promises
     more than it holds gives what it holds. PyAV decodes, in step with whoever asks. (decord's thread runs ahead of a
     slow consumer without bounds: a ten-minute video took 6 GB.)
 
     Not thread-safe. Native decoding can hang or crash on hostile files: run it in a process that can be killed.
+
+    Attributes:
+        seconds: when each frame that the last ``iter_chunks`` has yielded is shown, from the file's start.
+        is_damaged: whether that pass lost frames to damage.
     """
 
     def __init__(self, path: str) -> None:
         """Name the file; nothing is opened yet."""
         self._path = path
+        self.seconds: array[float] = array("d")
+        self.is_damaged = False
 
     def iter_chunks(self, chunk: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yield ``(start, frames_FHWC)``: uint8 RGB, consecutive, 1 to ``chunk`` frames (fewer where they are large).
@@ -54,14 +71,13 @@ class VideoFrames:
         Raises:
             RejectError: ``empty``, ``unreadable``, or ``decode_failed`` when not one frame can be decoded.
         """
-        check_readable(self._path)
+        self.seconds, self.is_damaged = array("d"), False
         position = 0
-        with _opened(self._path) as (container, stream):
-            for frames_FHWC in chunked(_upright(_decodable(container, stream)), chunk):
-                yield position, frames_FHWC
-                position += len(frames_FHWC)
+        for frames_FHWC in chunked(self._noted(self.iter_timed()), chunk):
+            yield position, frames_FHWC
+            position += len(frames_FHWC)
         if position == 0:
-            raise RejectError(RejectReason.DECODE_FAILED, "not one frame can be decoded")
+            raise RejectError(RejectReason.DECODE_FAILED, self._nothing())
 
     def iter_timed(self) -> Iterator[tuple[float, np.ndarray]]:
         """Yield the same frames one by one, uint8 RGB (H, W, 3), each with the seconds at which it is shown.
@@ -71,13 +87,41 @@ class VideoFrames:
         """
         check_readable(self._path)
         with _opened(self._path) as (container, stream):
-            upright = _converter()
-            for seconds, frame in _timed(container, stream):
-                yield seconds, upright(frame)
+            yield from self._shown(stream, self._timed(container, stream))
+
+    def _noted(self, timed: Iterable[tuple[float, np.ndarray]]) -> Iterator[np.ndarray]:
+        for seconds, frame_HWC in timed:
+            self.seconds.append(seconds)
+            yield frame_HWC
+
+    def _shown(
+        self, stream: av.VideoStream, timed: Iterable[tuple[float, av.VideoFrame]]
+    ) -> Iterator[tuple[float, np.ndarray]]:
+        upright = Upright(stream)
+        for seconds, frame in timed:
+            yield seconds, upright(frame)
+
+    def _timed(
+        self, container: av.container.InputContainer, stream: av.VideoStream
+    ) -> Iterator[tuple[float, av.VideoFrame]]:
+        """Yield frames with their seconds since the file's start; one without a time comes a frame after the last."""
+        step = 1 / (stated_fps(stream) or FALLBACK_FPS)
+        seconds = -step
+        for frame in decodable(container, stream, self._note_damage):
+            seconds += step
+            if frame.pts is not None and frame.time_base:
+                seconds = float(frame.pts * frame.time_base) - start_s(container)
+            yield seconds, frame
+
+    def _note_damage(self) -> None:
+        self.is_damaged = True
+
+    def _nothing(self) -> str:
+        return "not one frame can be decoded"
 
 
-class CutFrames:
-    """The frames of a part of a video file, numbered from the part's first; the interface is VideoFrames'.
+class CutFrames(VideoFrames):
+    """The frames of a part of a video file, numbered from the part's first; ``seconds`` still count from the file's.
 
     Decoding begins at a key frame before the part and ends with it. PyAV decodes: it tells the time of each frame,
     which decides, so that frame rates that vary and key frames far apart do not move the part.
@@ -85,21 +129,44 @@ class CutFrames:
 
     def __init__(self, path: str, cut: Cut) -> None:
         """Name the file and its part; nothing is opened yet."""
-        self._path, self._cut = path, cut
+        super().__init__(path)
+        self._cut = cut
 
-    def iter_chunks(self, chunk: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield as VideoFrames does; a part in which nothing can be decoded is a RejectError, ``decode_failed``."""
+    def iter_timed(self) -> Iterator[tuple[float, np.ndarray]]:
+        """Yield as VideoFrames does."""
         check_readable(self._path)
-        position = 0
-        frames = (crop_to_box(frame_HWC, self._cut) for frame_HWC in _cut_frames(self._path, self._cut))
-        for frames_FHWC in chunked(frames, chunk):
-            yield position, frames_FHWC
-            position += len(frames_FHWC)
-        if position == 0:
-            end = "its end" if self._cut.end_s is None else f"{self._cut.end_s:g} s"
-            raise RejectError(
-                RejectReason.DECODE_FAILED, f"not one frame can be decoded from {self._cut.start_s:g} s to {end}"
-            )
+        for seconds, frame_HWC in self._inside():
+            yield seconds, crop_to_box(frame_HWC, self._cut)
+
+    def _inside(self) -> Iterator[tuple[float, np.ndarray]]:
+        """Decode after a jump to the part's start or, where that cannot be trusted, from 0."""
+        if self._cut.start_s > SEEK_LEAD_S:
+            with _opened(self._path) as (container, stream):
+                timed = self._timed_after_jump(container, stream)
+                if timed is not None:
+                    yield from self._shown(stream, _within(timed, self._cut))
+                    return
+        with _opened(self._path) as (container, stream):
+            yield from self._shown(stream, _within(self._timed(container, stream), self._cut))
+
+    def _timed_after_jump(
+        self, container: av.container.InputContainer, stream: av.VideoStream
+    ) -> Iterator[tuple[float, av.VideoFrame]] | None:
+        """Jump to a key frame before the part; None where the file cannot, or lands behind its start."""
+        aim_s = self._cut.start_s - SEEK_LEAD_S + start_s(container)
+        try:
+            container.seek(round(aim_s * av.time_base), backward=True)
+        except av.error.FFmpegError:
+            return None
+        timed = self._timed(container, stream)
+        first = next(timed, None)
+        if first is None or first[1].pts is None or first[0] > self._cut.start_s:
+            return None
+        return itertools.chain([first], timed)
+
+    def _nothing(self) -> str:
+        end = "its end" if self._cut.end_s is None else f"{self._cut.end_s:g} s"
+        return f"{super()._nothing()} from {self._cut.start_s:g} s to {end}"
 
 
 def read_frames(path: str, indices: Sequence[int]) -> np.ndarray:
@@ -143,7 +210,6 @@ def decode_clip(mp4: bytes, indices: Sequence[int] | None = None) -> np.ndarray:
             return frames_FHWC
         with open_media(io.BytesIO(mp4)) as container:
             stream = main_stream(container)
-            stream.codec_context.thread_count = 1
             found = _chosen_frames([packet for packet in container.demux(stream) if packet.size], set(indices))
         return np.stack([found[number] for number in indices])
     except (
@@ -196,16 +262,12 @@ def _is_referred_to(packet: av.Packet) -> bool:
     return False
 
 
-def _cut_frames(path: str, cut: Cut) -> Iterator[np.ndarray]:
-    """Yield the frames of a cut, after a jump to its start or, where that cannot be trusted, by decoding from 0."""
-    if cut.start_s > SEEK_LEAD_S:
-        with _opened(path) as (container, stream):
-            timed = _timed_after_jump(container, stream, cut.start_s)
-            if timed is not None:
-                yield from _upright(_inside(timed, cut))
-                return
-    with _opened(path) as (container, stream):
-        yield from _upright(_inside(_timed(container, stream), cut))
+def _within(timed: Iterable[tuple[float, av.VideoFrame]], cut: Cut) -> Iterator[tuple[float, av.VideoFrame]]:
+    for seconds, frame in timed:
+        if time_behind(seconds, cut):
+            return
+        if time_inside(seconds, cut):
+            yield seconds, frame
 
 
 @contextlib.contextmanager
@@ -215,74 +277,4 @@ def _opened(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoSt
     except av.error.FFmpegError as error:
         raise RejectError(RejectReason.DECODE_FAILED, f"it cannot be opened for decoding ({plain(error)})") from error
     with container:
-        stream = main_stream(container)
-        stream.codec_context.thread_count = 1
-        yield container, stream
-
-
-def _upright(frames: Iterable[av.VideoFrame]) -> Iterator[np.ndarray]:
-    return map(_converter(), frames)
-
-
-def _converter() -> Callable[[av.VideoFrame], np.ndarray]:
-    """Return what makes frames of one video RGB, as large as the first one, and turns them as the file says."""
-    size: tuple[int, int] | None = None
-    to_rgb = VideoReformatter()  # one for all frames: each frame's own would start its threads anew
-
-    def upright(frame: av.VideoFrame) -> np.ndarray:
-        nonlocal size
-        size = size or (frame.width, frame.height)
-        image_HWC: np.ndarray = to_rgb.reformat(frame, size[0], size[1], "rgb24", threads=1).to_ndarray()
-        turns = round(frame.rotation / 90) % 4
-        return np.ascontiguousarray(np.rot90(image_HWC, turns)) if turns else image_HWC
-
-    return upright
-
-
-def _inside(timed: Iterable[tuple[float, av.VideoFrame]], cut: Cut) -> Iterator[av.VideoFrame]:
-    for seconds, frame in timed:
-        if time_behind(seconds, cut):
-            return
-        if time_inside(seconds, cut):
-            yield frame
-
-
-def _timed_after_jump(
-    container: av.container.InputContainer, stream: av.VideoStream, start_s: float
-) -> Iterator[tuple[float, av.VideoFrame]] | None:
-    """Jump to a key frame before ``start_s``; None where the file cannot, or lands behind it."""
-    try:
-        container.seek(round((start_s - SEEK_LEAD_S) * av.time_base) + (container.start_time or 0), backward=True)
-    except av.error.FFmpegError:
-        return None
-    timed = _timed(container, stream)
-    first = next(timed, None)
-    if first is None or first[1].pts is None or first[0] > start_s:
-        return None
-    return itertools.chain([first], timed)
-
-
-def _timed(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Yield frames with their seconds since the file's start; one without a time comes a frame after the last."""
-    step = 1 / stream_fps(stream)
-    seconds = -step
-    for frame in _decodable(container, stream):
-        seconds += step
-        if frame.pts is not None and frame.time_base:
-            seconds = float(frame.pts * frame.time_base) - (container.start_time or 0) / av.time_base
-        yield seconds, frame
-
-
-def _decodable(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    """Decode packet by packet; a damaged packet costs its own frames, a damaged container ends the stream."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, av.error.FFmpegError):
-            return
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError:
-            continue
-        yield from frames
+        yield container, main_stream(container)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from array import array
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -29,12 +30,14 @@ class FolderFrames:
 
     Attributes:
         names: file names of the frames that the last pass has yielded, by frame number.
+        seconds: when each of them is shown, from the folder's start.
+        is_damaged: whether that pass left frames out.
     """
 
     def __init__(self, folder: str, cut: Cut | None = None) -> None:
         """Name the folder; nothing is opened yet."""
         self._folder, self._cut = folder, cut or _ENTIRE
-        self.names: list[str] = []
+        self._forget()
 
     def iter_chunks(self, chunk: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yield ``(start, frames_FHWC)`` as VideoFrames does.
@@ -44,25 +47,32 @@ class FolderFrames:
         """
         paths = _frame_paths(self._folder)
         chosen = frame_range(self._cut, len(paths), FRAME_FPS)
-        self.names = []
+        self._forget()
         position = 0
-        for frames_FHWC in chunked(self._frames(paths[chosen.start : chosen.stop]), chunk):
+        for frames_FHWC in chunked(self._frames(paths, chosen), chunk):
             yield position, frames_FHWC
             position += len(frames_FHWC)
         if position == 0:
             raise RejectError(RejectReason.DECODE_FAILED, f"none of its {len(chosen)} frames can be decoded")
 
-    def _frames(self, paths: Sequence[str]) -> Iterator[np.ndarray]:
+    def _forget(self) -> None:
+        self.names: list[str] = []
+        self.seconds: array[float] = array("d")
+        self.is_damaged = False
+
+    def _frames(self, paths: Sequence[str], chosen: range) -> Iterator[np.ndarray]:
         size: tuple[int, int] | None = None
-        for path in paths:
-            image = _open(path)
-            if image is None or image.size != (size or image.size):
+        for number in chosen:
+            image = _open(paths[number])
+            fits = image is not None and image.size == (size or image.size)
+            frame_HWC = _pixels(image) if image is not None and fits else None
+            if image is None or frame_HWC is None:
+                self.is_damaged = True
                 continue
-            frame_HWC = _pixels(image)
-            if frame_HWC is not None:
-                size = image.size
-                self.names.append(os.path.basename(path))
-                yield crop_to_box(frame_HWC, self._cut)
+            size = image.size
+            self.names.append(os.path.basename(paths[number]))
+            self.seconds.append(number / FRAME_FPS)
+            yield crop_to_box(frame_HWC, self._cut)
 
 
 def probe_folder(folder: str, max_pixels: int | None = None) -> VideoInfo:

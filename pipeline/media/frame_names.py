@@ -6,7 +6,7 @@ import os
 import re
 
 FRAME_FPS = 24.0
-"""Frames per second of a folder of frames: YouTube Faces was split at this rate (METHOD)."""
+"""Frames per second of a folder of frames: YouTube Faces was split at this rate."""
 _FRAME = re.compile(r"(?:.*\.)?(?P<number>\d{1,18})\.jpe?g", re.IGNORECASE | re.DOTALL)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -14,7 +15,15 @@ from pipeline.rows import Cut
 
 
 class Frames(Protocol):
-    """The frames of one video, in order, as often as asked for; every pass yields the same."""
+    """The frames of one video, in order, as often as asked for; every pass yields the same.
+
+    Attributes:
+        seconds: when each frame that the last pass has yielded is shown, from the start of the file (or folder).
+        is_damaged: whether that pass lost frames to damage.
+    """
+
+    seconds: array[float]
+    is_damaged: bool
 
     def iter_chunks(self, chunk: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yield ``(start, frames_FHWC)``: uint8 RGB, consecutive from 0, 1 to ``chunk`` frames (fewer if large).

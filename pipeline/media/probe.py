@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-import io
+import itertools
 import os
 from fractions import Fraction
 
 import av
+import numpy as np
 
 from pipeline.media.cut import cut_info
 from pipeline.media.frame_folder import probe_folder
+from pipeline.media.picture import Orientation, Upright
+from pipeline.media.stream import (
+    FALLBACK_FPS,
+    MAX_FPS,
+    check_readable,
+    decodable,
+    local_name,
+    main_stream,
+    open_media,
+    plain,
+    stated_fps,
+)
 from pipeline.places import frames_folder
 from pipeline.rejects import RejectError
 from pipeline.rows import Cut, RejectReason, VideoInfo
 
-# Demuxers that may open a file. Left out on purpose: playlists (hls, concat, dash), which make libavformat read files
-# and addresses named inside an untrusted one; still pictures; text art, which decodes as "video".
-FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,"
-    "h264,hevc,m4v,mxf,rm,nut,ivf,dv,av1,obu"
-)
-_OPEN_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-FALLBACK_FPS = 25.0
-"""Frames per second of a stream that states none (raw H.264), or an impossible number."""
-MAX_FPS = 1000
+MAX_COUNTED = 1 << 20
+"""Packets that are counted where no length is stated: ten hours, a second or two of work."""
+RATE_PACKETS = 500
+"""Packets whose times tell the rate where the length is stated and the rate is not."""
+LONGEST_STEP = 10
+"""Steps between frames longer than this many usual ones are pauses and no part of the rate."""
 _LEAST_BYTES_PER_S = 500
 """A video with fewer bytes for a second of its stated length lies about its length."""
 
 
 def probe(path: str, max_pixels: int | None = None, cut: Cut | None = None) -> VideoInfo:
-    """Read size, rate, rotation and stated length of the first real video stream, and decode one frame of it.
+    """Read size, rate, rotation and length of the first real video stream, and decode one frame of it.
 
     Args:
         path: a local file, whose content decides and not its name; or ``frames:`` and a folder of JPEG frames.
@@ -37,8 +46,8 @@ def probe(path: str, max_pixels: int | None = None, cut: Cut | None = None) -> V
         cut: the part of it that is meant; size and length are the part's.
 
     Returns:
-        VideoInfo with display width and height. ``frames`` is what the container says or, where it says nothing, the
-        duration times the rate (0 when unknown): a hint for progress and deadlines, never a count to rely on.
+        VideoInfo with display width and height. ``frames`` is what the container says, or the duration times the rate,
+        or, where it says neither, the number of packets: a hint for progress and deadlines, never a count to rely on.
 
     Raises:
         RejectError: ``empty``, ``unreadable``, ``not_video``, ``too_large`` or ``decode_failed``.
@@ -68,82 +77,24 @@ def _probe_file(path: str, max_pixels: int | None) -> VideoInfo:
         raise RejectError(RejectReason.NOT_VIDEO, f"no known video container ({plain(error)})") from error
     with container:
         stream = main_stream(container)
-        width, height = stream.codec_context.width, stream.codec_context.height
-        if max_pixels is not None and width * height > max_pixels:
-            raise RejectError(RejectReason.TOO_LARGE, f"frames of {width}×{height} exceed {max_pixels} pixels")
-        frame = _first_frame(container, stream)
-        rotation = round(frame.rotation / 90) * 90 % 360
-        width, height = (frame.height, frame.width) if rotation % 180 else (frame.width, frame.height)
-        fps = stream_fps(stream)
-        frames = _stated_frames(container, stream, fps)
-        return VideoInfo(width=width, height=height, fps=fps, frames=frames, rotation=rotation)
+        _check_size(stream.codec_context.width, stream.codec_context.height, max_pixels)
+        frame = next(decodable(container, stream), None)
+        if frame is None:
+            raise RejectError(RejectReason.DECODE_FAILED, "not one frame can be decoded")
+        width, height = Upright(stream).size(frame)
+        _check_size(width, height, max_pixels)
+        fps = stated_fps(stream)
+        frames = _stated_frames(container, stream, fps or FALLBACK_FPS)
+        rotation = Orientation.of(frame).turns * 90
+    if fps is None or not frames:
+        count, rate = _counted(path, RATE_PACKETS if frames else MAX_COUNTED)
+        fps, frames = fps or rate or FALLBACK_FPS, frames or count
+    return VideoInfo(width=width, height=height, fps=fps, frames=frames, rotation=rotation)
 
 
-def check_readable(path: str) -> None:
-    """Raise RejectError ``unreadable`` or ``empty`` for a file that cannot be read or holds nothing."""
-    try:
-        path.encode("utf-8")  # decoders take names as UTF-8
-        with open(path, "rb") as file:
-            first = file.read(1)
-    except UnicodeEncodeError as error:
-        raise RejectError(RejectReason.UNREADABLE, "its name is not valid UTF-8; rename it") from error
-    except OSError as error:
-        raise RejectError(RejectReason.UNREADABLE, f"it cannot be opened ({error.strerror})") from error
-    if not first:
-        raise RejectError(RejectReason.EMPTY, "it has no bytes")
-
-
-def main_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """Return the first video stream that is no album art; RejectError ``not_video`` without one."""
-    stream = next((stream for stream in container.streams.video if not _is_cover(stream)), None)
-    if stream is None:
-        raise RejectError(RejectReason.NOT_VIDEO, "it has no video stream")
-    return stream
-
-
-def open_media(file: str | io.BytesIO) -> av.container.InputContainer:
-    """Open a path, or bytes, for reading. Titles and other tags may be in any encoding: nothing reads them.
-
-    Raises:
-        av.error.FFmpegError: it is none of FORMATS, or damaged.
-    """
-    name = local_name(file) if isinstance(file, str) else file
-    return av.open(name, mode="r", options=_OPEN_OPTIONS, metadata_errors="replace")
-
-
-def local_name(path: str) -> str:
-    """Return ``path`` such that libavformat takes it as a file, whatever it contains (``concat:a|b.mp4``)."""
-    return os.path.abspath(path)
-
-
-def plain(error: Exception) -> str:
-    """Return a decoder's message as one short line without file names."""
-    text = getattr(error, "strerror", None) or str(error)
-    return " ".join(text.split())[:160]
-
-
-def _is_cover(stream: av.VideoStream) -> bool:
-    """True for album art in an audio file, which libavformat presents as a video stream of one picture."""
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
-
-
-def _first_frame(container: av.container.InputContainer, stream: av.VideoStream) -> av.VideoFrame:
-    stream.codec_context.thread_count = 1
-    try:
-        frame = next(container.decode(stream), None)
-    except (av.error.FFmpegError, ValueError, RuntimeError) as error:
-        raise RejectError(RejectReason.DECODE_FAILED, f"its first frame cannot be decoded ({plain(error)})") from error
-    if frame is None:
-        raise RejectError(RejectReason.DECODE_FAILED, "its video stream holds no frame")
-    return frame
-
-
-def stream_fps(stream: av.VideoStream) -> float:
-    """Return the frames per second that a stream states, or 25."""
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if rate is not None and 0 < rate <= MAX_FPS:
-            return float(rate)
-    return FALLBACK_FPS
+def _check_size(width: int, height: int, max_pixels: int | None) -> None:
+    if max_pixels is not None and width * height > max_pixels:
+        raise RejectError(RejectReason.TOO_LARGE, f"frames of {width}×{height} exceed {max_pixels} pixels")
 
 
 def _stated_frames(container: av.container.InputContainer, stream: av.VideoStream, fps: float) -> int:
@@ -152,3 +103,24 @@ def _stated_frames(container: av.container.InputContainer, stream: av.VideoStrea
     if stream.duration and stream.time_base:
         return round(Fraction(stream.duration) * stream.time_base * Fraction(fps))
     return round((container.duration or 0) / av.time_base * fps)
+
+
+def _counted(path: str, limit: int) -> tuple[int, float | None]:
+    """Read up to ``limit`` packets without decoding: return their number, and their rate where they tell times."""
+    count, times = 0, []
+    with open_media(path) as container:
+        stream = main_stream(container)
+        try:
+            for packet in itertools.islice(container.demux(stream), limit):
+                count += packet.size > 0
+                if packet.size and packet.pts is not None:
+                    times.append(float(packet.pts))
+        except av.error.FFmpegError:
+            pass  # a damaged container ends there
+        tick = stream.time_base or Fraction(1)
+    steps = np.diff(np.unique(times))
+    if not len(steps):
+        return count, None
+    step = steps[steps <= LONGEST_STEP * np.median(steps)].mean() * tick.numerator
+    fps = float(tick.denominator / step)
+    return count, fps if fps <= MAX_FPS else None

@@ -30,17 +30,21 @@ def content_digest(place: str) -> tuple[str, int]:
     return file_digest(path), path.stat().st_size
 
 
-def cut_digest(content: str, cut: Cut | None) -> str:
+def cut_digest(content: str, cut: Cut | None, boxes: str = "") -> str:
     """Return the identity of a part of a file whose bytes have the digest ``content``; ``content`` itself if uncut.
 
-    Two parts of one file are two videos; the same part of a twin is the same video.
+    Two parts of one file are two videos; the same part of a copy is the same video. ``boxes``, the digest of labelled
+    boxes, counts where there are any: the same frames with other boxes are another video of the same content.
     """
-    if cut is None:
+    if cut is None and not boxes:
         return content
-    box = None if cut.box is None else [float(side) for side in cut.box]
-    part = [float(cut.start_s), None if cut.end_s is None else float(cut.end_s), box]  # 1 and 1.0 are one second
-    text = json.dumps([content, part], separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    made: list[object] = [content]
+    if cut is not None:
+        box = None if cut.box is None else [float(side) for side in cut.box]
+        made.append([float(cut.start_s), None if cut.end_s is None else float(cut.end_s), box])  # 1 and 1.0 are one
+    if boxes:
+        made.append(boxes)
+    return hashlib.sha256(json.dumps(made, separators=(",", ":")).encode()).hexdigest()
 
 
 def _frames_digest(folder: str) -> tuple[str, int]:

@@ -96,6 +96,7 @@ def _listed(
             split=video.split,
             identity=video.identity and printable(video.identity),
             cut=video.cut,
+            boxes=video.boxes,
         )
 
 

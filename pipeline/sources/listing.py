@@ -65,7 +65,7 @@ def list_sources(cfg: IngestConfig, *, warn: bool = False) -> Iterator[ListedVid
 
     With ``warn``, labels whose videos are not there are counted in the log at the end.
     """
-    layouts = Layouts(cfg.split)
+    layouts = Layouts(cfg.split, labelled_boxes=cfg.faces.labelled_boxes)
     for source in _open_sources(cfg, layouts):
         yield from source.list()
     for sentence in layouts.lacking() if warn else ():

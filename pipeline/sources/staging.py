@@ -70,7 +70,7 @@ class Stager:
         storage: the dataset; fetched bytes go there.
         cfg: bounds of fetching.
         seen: what was read before; what is read now is added.
-        known: what the newest version has; twins of its videos are not stored again.
+        known: what the newest version has; copies of its videos are not stored again.
         removed: digests that must not return; their bytes are deleted at once, and not remembered.
         retry: reasons whose rejects are staged again.
     """
@@ -145,7 +145,10 @@ class Stager:
 
     def _local(self, video: ListedVideo) -> tuple[Sight, str]:
         sight = self._seen.get(video)
-        if sight is None or self._known.rejects.get(cut_digest(sight.content, video.cut)) == RejectReason.UNREADABLE:
+        if (
+            sight is None
+            or self._known.rejects.get(cut_digest(sight.content, video.cut, video.boxes)) == RejectReason.UNREADABLE
+        ):
             try:
                 with _own_failures_reject(video):
                     sight = Sight(*content_digest(video.place))
@@ -167,7 +170,7 @@ class Stager:
         return sight, f"{STAGED}{STAGED_PREFIX}{sight.content}"
 
     def _is_wanted(self, sight: Sight, videos: Sequence[ListedVideo]) -> bool:
-        digests = {cut_digest(sight.content, video.cut) for video in videos} - set(self._removed)
+        digests = {cut_digest(sight.content, video.cut, video.boxes) for video in videos} - set(self._removed)
         return sight.content not in self._removed and not all(
             self._known.is_settled(digest, self._retry) for digest in digests
         )
@@ -240,7 +243,7 @@ def _group(video: ListedVideo) -> str:
 
 def source_video(video: ListedVideo, sight: Sight, path: str) -> SourceVideo:
     """Return a listed video with what was found at its place; ``path`` is where workers read the bytes."""
-    digest = cut_digest(sight.content, video.cut)
+    digest = cut_digest(sight.content, video.cut, video.boxes)
     return SourceVideo(
         digest,
         path,

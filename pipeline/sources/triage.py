@@ -44,7 +44,7 @@ def triage(
     gone = again = 0
     for video in listed:
         sight = seen.get(video)
-        digest = cut_digest(sight.content, video.cut) if sight else standin_digest(video.place)
+        digest = cut_digest(sight.content, video.cut, video.boxes) if sight else standin_digest(video.place)
         if digest in removed or (sight and sight.content in removed):
             gone += 1
         elif known.is_settled(digest, retry):

@@ -16,8 +16,8 @@ from pipeline.sources.layouts.youtube_faces import YouTubeFaces
 class Layouts:
     """Recognises the videos of known datasets; label files and split lists are read once."""
 
-    def __init__(self, cfg: SplitConfig | None = None) -> None:
-        """Read the official splits that the config names.
+    def __init__(self, cfg: SplitConfig | None = None, *, labelled_boxes: bool = False) -> None:
+        """Read the official splits that the config names; ``labelled_boxes`` that are used are part of identities.
 
         Raises:
             ConfigError: one cannot be read, is damaged, or contradicts itself.
@@ -26,7 +26,7 @@ class Layouts:
         self._by_name = FaceForensics(lists.get("faceforensics"))
         self._mosei, self._celebvhq = Mosei(lists.get("mosei")), CelebVHQ(lists.get("celebvhq"))
         self._layouts = (
-            YouTubeFaces(lists.get("youtube_faces")),
+            YouTubeFaces(lists.get("youtube_faces"), labelled_boxes=labelled_boxes),
             self._by_name,
             Lrs2(lists.get("lrs2")),
             self._mosei,

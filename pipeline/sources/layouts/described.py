@@ -14,7 +14,8 @@ from pipeline.rows import Cut, LabelValue
 class Described:
     """One video of a file: what its dataset knows of it.
 
-    ``split`` is None where no list names the video. ``part`` tells apart the videos of one file.
+    ``split`` is None where no list names the video. ``part`` tells apart the videos of one file. ``boxes`` is the
+    digest of its labelled boxes, where they are used.
     """
 
     labels: dict[str, LabelValue] = field(default_factory=dict)
@@ -22,6 +23,7 @@ class Described:
     split: str | None = None
     cut: Cut | None = None
     part: str = ""
+    boxes: str = ""
 
 
 class LabelsUsed:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 
 from pipeline.config import SplitLists
+from pipeline.faces.labelled import boxes_digest
 from pipeline.media.frame_names import frame_entries, frame_number
 from pipeline.sources.layouts.described import Described
 from pipeline.sources.layouts.official import official_split
@@ -23,8 +24,9 @@ class YouTubeFaces:
     The split is person-disjoint: a listed video (``Person/video``) or person decides for all videos of the person.
     """
 
-    def __init__(self, lists: SplitLists | None = None) -> None:
-        """Read the split lists."""
+    def __init__(self, lists: SplitLists | None = None, *, labelled_boxes: bool = False) -> None:
+        """Read the split lists; ``labelled_boxes`` says whether the label files' boxes are used."""
+        self._labelled_boxes = labelled_boxes
         self._split_of = official_split(lists, key=lambda name: re.split(r"[/\\]", name)[0])
 
     @staticmethod
@@ -38,11 +40,12 @@ class YouTubeFaces:
         return _tree(folder) == "aligned_images_DB"
 
     def describe(self, path: str, root: str) -> list[Described] | None:
-        """Return identity and split of a folder of frames; None for anything else."""
+        """Return identity and split of a folder of frames, and which boxes it has; None for anything else."""
         match = _FOLDER.search(path)
         if match is None:
             return None
-        return [Described(identity=f"ytf-{match['person']}", split=self._split_of.get(match["person"]))]
+        boxes = boxes_digest(path) if self._labelled_boxes else ""
+        return [Described(identity=f"ytf-{match['person']}", split=self._split_of.get(match["person"]), boxes=boxes)]
 
 
 def frames_fingerprint(folder: str) -> tuple[int, str | None]:

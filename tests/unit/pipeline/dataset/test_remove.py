@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -124,6 +125,29 @@ def test_the_plan_in_progress_goes_on_without_its_unit(house: Storage, builder) 
     assert house.exists("staged/g")
     assert house.exists("units/p2.done")
     assert list(house.list("work/")) == [work_key("p2", "2" * 64, "outcome.json")]
+
+
+def test_another_cut_of_its_file_leaves_the_plan(builder) -> None:
+    """Bug caught: an interrupted ingest that brings the face back, out of a cut that no version has yet."""
+    content = builder.digest("the file")
+    builder.finish("one", "cut1", [builder.clip("cut1")], content=content)
+    builder.publish(write_unit(builder.storage, "one", [builder.digest("cut1")], builder.scratch))
+    cut = replace(planned("1" * 64, "cut2.mp4"), content=content)
+    units = (Unit(id="p1", videos=(cut,)), Unit(id="p2", videos=(planned("2" * 64, "g.mp4"),)))
+    write_plan(builder.storage, Plan(version=2, recipe_digest="ab" * 32, units=units))
+    remove_videos(builder.storage, ["cut1.mp4"], builder.scratch)
+    plan = read_plan(builder.storage)
+    assert plan is not None
+    assert [unit.id for unit in plan.units] == ["p2"]
+
+
+def test_a_plan_that_was_published_is_dropped(builder) -> None:
+    """Bug caught: an ingest killed before its sweep, whose plan is carried out once more after the takedown."""
+    builder.publish(builder.unit("one", {"a": [builder.clip("a")], "b": [builder.clip("b")]}))
+    units = (Unit(id="one", videos=(planned(builder.digest("b"), "b.mp4"),)),)
+    write_plan(builder.storage, Plan(version=1, recipe_digest="ab" * 32, units=units))
+    remove_videos(builder.storage, ["a.mp4"], builder.scratch)
+    assert read_plan(builder.storage) is None
 
 
 @pytest.mark.parametrize(

@@ -150,3 +150,10 @@ def test_a_removed_version_names_the_one_that_can_be_read_in_its_place(small, bu
     bury_version(storage, 3, 1)
     with pytest.raises(DatasetError, match="is damaged"):
         load_version(storage, 1)
+
+
+def test_a_tombstone_that_names_itself_is_damage(small, builder) -> None:
+    """Bug caught: a reader that follows it for ever."""
+    bury_version(builder.storage, 1, 1)
+    with pytest.raises(DatasetError, match="names version 1 as its successor; it is damaged"):
+        read_version(builder.storage, 1)

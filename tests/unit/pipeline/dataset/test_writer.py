@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,7 +10,7 @@ import pytest
 import webdataset as wds
 
 from infra.errors import CorruptShardError, StorageError
-from infra.storage import open_storage
+from infra.storage import LocalStorage, open_storage
 from pipeline.dataset.format import (
     MANIFEST_COLUMNS,
     VIDEO_COLUMNS,
@@ -106,6 +107,19 @@ def test_a_store_that_refuses_leaves_no_done_marker(builder) -> None:
     assert read_done(builder.storage, "u") is None
     blocked.unlink()
     assert write_unit(builder.storage, "u", [digest], builder.scratch).clips == 1
+
+
+def test_a_store_that_keeps_fewer_bytes_leaves_no_done_marker(builder) -> None:
+    """Bug caught: a shard that was cut short on its way (a network disk that is full), vouched for."""
+
+    class Short(LocalStorage):
+        def upload(self, local: Path, key: str) -> None:
+            self.write(key, local.read_bytes()[:-1])
+
+    digest = builder.finish("u", "a", [builder.clip("a")])
+    with pytest.raises(StorageError, match=r"holds \d+ of \d+ bytes"):
+        write_unit(Short(builder.storage.uri), "u", [digest], builder.scratch)
+    assert read_done(builder.storage, "u") is None
 
 
 def test_a_finished_video_keeps_its_outcome(builder) -> None:

@@ -1,6 +1,8 @@
 import io
 import pickle
 import tracemalloc
+from dataclasses import replace
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -15,7 +17,7 @@ from pipeline.media.decode import decode_clip
 from pipeline.media.encode import encode_clip
 from pipeline.parse_regions import landmarks_in_crop, parse_clip
 from pipeline.rejects import RejectError
-from pipeline.rows import RejectReason, SourceVideo
+from pipeline.rows import Cut, RejectReason, SourceVideo
 
 RECIPE = "0123abcd" * 8
 CFG = IngestConfig()
@@ -99,9 +101,68 @@ def test_each_clip_carries_the_sound_of_its_own_frames(real, sample_videos, tmp_
     for clip, rise_s in zip(clips, (0.1, click_s - 64 / 30), strict=True):
         with av.open(io.BytesIO(clip.flac)) as file:
             heard = np.concatenate([part.to_ndarray()[0] for part in file.decode(audio=0)])
-        assert len(heard) == pytest.approx(16_000 * clip.meta.frames / 30, abs=1)
+        assert len(heard) == pytest.approx(16_000 * clip.meta.frames / 30, abs=16)  # Matroska's ms
         assert np.flatnonzero(heard > 4000)[0] / 16_000 == pytest.approx(rise_s, abs=0.002)
     assert [clip.mp4 for clip in clips] == [clip.mp4 for clip in real[0]]
+
+
+@pytest.mark.parametrize("hold", [0, 1024])
+@pytest.mark.parametrize("cut", [None, Cut(1.0)])
+def test_the_sound_of_a_video_whose_rate_varies_is_that_of_its_pictures(
+    mark_detector, marked_frames, source, tmp_path, hold, cut
+):
+    """Bug caught: seconds counted by the mean rate: the sound of 3.9 s beside the picture of 2 s; or twice the cut."""
+    path, click_s = tmp_path / "varying.mkv", 5.0
+    times = [n / 30 for n in range(60)] + [2 + n / 10 for n in range(60)]
+    with av.open(str(path), "w") as file:
+        pictures = file.add_stream("ffv1", rate=30)
+        pictures.width, pictures.height, pictures.pix_fmt = 200, 120, "bgr0"
+        pictures.time_base = pictures.codec_context.time_base = Fraction(1, 600)
+        sound = file.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        for seconds, image in zip(times, marked_frames(120), strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = round(seconds * 600), Fraction(1, 600)
+            file.mux(pictures.encode(frame))
+        file.mux(pictures.encode())
+        samples = np.zeros((1, 9 * 16_000), np.int16)
+        samples[0, round(click_s * 16_000) :][:160] = 9000
+        for start in range(0, samples.shape[1], 1600):
+            frame = av.AudioFrame.from_ndarray(samples[:, start : start + 1600].copy(), format="s16", layout="mono")
+            frame.rate, frame.pts, frame.time_base = 16_000, start, Fraction(1, 16_000)
+            file.mux(sound.encode(frame))
+        file.mux(sound.encode())
+    cfg = IngestConfig(
+        track=TrackConfig(min_blur=0, key_frame_stride=4),
+        clip=ClipConfig(audio=True, max_frames=32, duplicate_bits=0),
+        limits=LimitConfig(hold_mb=hold),
+    )
+    clips = run(ClipExtractor(cfg, RECIPE, mark_detector), lambda p: replace(source(p), cut=cut), path)
+    shown = [seconds for seconds in times if seconds >= (cut.start_s if cut else 0)]
+    (clip,) = [clip for clip in clips if clip.flac]
+    first, behind = shown[clip.meta.start_frame], [*shown, 8.0][clip.meta.end_frame]
+    assert first <= click_s < behind
+    with av.open(io.BytesIO(clip.flac)) as file:
+        heard = np.concatenate([part.to_ndarray()[0] for part in file.decode(audio=0)])
+    assert len(heard) / 16_000 == pytest.approx(behind - first, abs=0.001)
+    assert np.flatnonzero(heard > 4000)[0] / 16_000 == pytest.approx(click_s - first, abs=0.002)
+
+
+def test_clips_of_a_damaged_video_say_so(marks, marked_frames, source, write):
+    """Bug caught: half a video that reads like a whole one in the table."""
+    path = write("moving.mp4", marked_frames(90))
+    extractor = marks()
+    run(extractor, source, path)
+    assert extractor.outcome.detail is None
+    with av.open(str(path)) as file:
+        packet = [packet for packet in file.demux(video=0) if packet.size][-2]
+    data = bytearray(path.read_bytes())
+    data[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    path.write_bytes(data)
+    assert run(extractor, source, path)
+    decoded = extractor.outcome.decoded
+    assert 60 < decoded < 90
+    assert extractor.outcome.detail == f"damaged: {decoded} of 90 stated frames were decoded"
+    assert extractor.outcome.reject is None
 
 
 def test_the_region_maps_of_a_real_clip_show_a_face(real):

@@ -44,6 +44,7 @@ def make_video(tmp_path: Path) -> VideoMaker:
         options: dict[str, str] | None = None,
         container: dict[str, str] | None = None,
         title: str = "",
+        pixel_aspect: Fraction = Fraction(1),
     ) -> Path:
         path = tmp_path / name
         with av.open(str(path), "w", options=container or {}) as file:
@@ -51,6 +52,7 @@ def make_video(tmp_path: Path) -> VideoMaker:
             stream = file.add_stream(codec, rate=30, options=options or {})
             stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
             stream.time_base = stream.codec_context.time_base = Fraction(1, TICKS)
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
             at = 0
             for number in range(frames):
                 frame = av.VideoFrame.from_ndarray(numbered_frame(number, *size), format="rgb24")
@@ -71,19 +73,42 @@ def numbers() -> Callable[[np.ndarray], list[int]]:
 
 
 @pytest.fixture
-def rotate() -> Callable[[Path], Path]:
-    """Writes into an mp4's track header that players must turn it a quarter clockwise."""
+def shown_as() -> Callable[..., Path]:
+    """Writes into an mp4's track header that players must show pixel (x, y) at (ax + cy, bx + dy)."""
 
-    def turn(path: Path) -> Path:
+    def turn(path: Path, a: int, b: int, c: int, d: int) -> Path:
         data = bytearray(path.read_bytes())
-        matrix = data.find(b"tkhd") + 4 + 40  # after version, times, duration, layer and volume
-        quarter = (0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
-        data[matrix : matrix + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in quarter)
+        at = data.find(b"tkhd") + 4 + 40  # after version, times, duration, layer and volume
+        matrix = (a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+        data[at : at + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in matrix)
         turned = path.with_name(f"turned-{path.name}")
         turned.write_bytes(data)
         return turned
 
     return turn
+
+
+@pytest.fixture
+def rotate(shown_as: Callable[..., Path]) -> Callable[[Path], Path]:
+    """Writes into an mp4's track header that players must turn it a quarter clockwise."""
+    return lambda path: shown_as(path, 0, 1, -1, 0)
+
+
+@pytest.fixture
+def zeroed() -> Callable[[Path, int], Path]:
+    """Overwrites the n-th packet of pictures with zeros."""
+
+    def damage(path: Path, number: int) -> Path:
+        with av.open(str(path)) as file:
+            packet = [packet for packet in file.demux(video=0) if packet.size][number]
+            at, size = packet.pos, packet.size
+        data = bytearray(path.read_bytes())
+        data[at : at + size] = bytes(size)
+        damaged = path.with_name(f"damaged-{path.name}")
+        damaged.write_bytes(data)
+        return damaged
+
+    return damage
 
 
 @pytest.fixture

@@ -7,17 +7,20 @@ import numpy as np
 import pytest
 
 from pipeline.media.audio import RATE, ClipAudio
+from pipeline.media.frames import open_frames
+from pipeline.rows import Cut
 
 
-def video_with_sound(path, samples_2S, rate=48_000, codec="pcm_s16le", late_s=0.0, title=""):
-    """A matroska file: grey pictures at 25 fps and stereo sound that may begin later."""
+def video_with_sound(path, samples_2S, rate=48_000, codec="pcm_s16le", late_s=0.0, pictures_late_s=0.0, title=""):
+    """A matroska file: grey pictures at 25 fps and stereo sound, either of which may begin later."""
     with av.open(str(path), "w", format="matroska") as file:
         file.metadata.update({"title": title} if title else {})
         pictures = file.add_stream("mpeg4", rate=25)
         pictures.width = pictures.height = 64
         sound = file.add_stream(codec, rate=rate, layout="stereo")
-        for _ in range(round(25 * samples_2S.shape[1] / rate)):
+        for number in range(round(25 * samples_2S.shape[1] / rate)):
             picture = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 90, np.uint8), format="rgb24")
+            picture.pts, picture.time_base = number + round(25 * pictures_late_s), Fraction(1, 25)
             file.mux(pictures.encode(picture))
         file.mux(pictures.encode())
         for start in range(0, samples_2S.shape[1], 4800):
@@ -79,13 +82,25 @@ def test_silence_no_track_and_beyond_the_end_are_no_sound(clicks, tmp_path):
     assert ClipAudio(f"frames:{tmp_path / 'frames'}").flac(0.0, 1.0) is None
 
 
-def test_sound_that_begins_late_stays_in_its_place_and_a_cut_begins_at_its_own_start(tmp_path, clicks):
-    """Bug caught: the first sample taken for second 0; a cut video with the sound of the file's beginning."""
+def test_sound_that_begins_late_stays_in_its_place(tmp_path):
+    """Bug caught: the first sample taken for second 0."""
     loud = np.full((2, 48_000), 9000, np.int16)
     sound = decoded(ClipAudio(video_with_sound(tmp_path / "late.mkv", loud, late_s=0.5)).flac(0.0, 1.0))
     assert np.abs(sound[: int(0.49 * RATE)]).max() == 0
     assert np.abs(sound[int(0.52 * RATE) :]).min() > 4000
-    assert np.abs(decoded(ClipAudio(clicks, offset_s=2.9).flac(0.0, 0.3))).max() > 14_000
+
+
+@pytest.mark.parametrize("cut", [None, Cut(2.0, 2.4), Cut(2.0)])
+def test_sound_and_pictures_that_begin_apart_have_one_clock(tmp_path, cut):
+    """Bug caught: pictures counted from the file's start and sound from the first picture, half a second apart."""
+    samples = np.zeros((2, 6 * 48_000), np.int16)
+    samples[:, 2 * 48_000 : 2 * 48_000 + 480] = 16000
+    path = video_with_sound(tmp_path / "late.mkv", samples, pictures_late_s=0.52)
+    video = open_frames(path, cut)
+    assert sum(len(frames) for _, frames in video.iter_chunks(32)) == len(video.seconds)
+    first = next(number for number, seconds in enumerate(video.seconds) if seconds >= 2.0)
+    assert first == (37 if cut is None else 0)
+    assert np.argmax(np.abs(decoded(ClipAudio(path).flac(video.seconds[first], video.seconds[first] + 1.0))) > 4000) < 9
 
 
 def test_a_title_that_is_not_utf8_costs_no_sound(tmp_path, latin1_title):

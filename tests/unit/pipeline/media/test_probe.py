@@ -1,10 +1,13 @@
 import os
 import stat
+from fractions import Fraction
 
 import av
+import numpy as np
 import pytest
 
-from pipeline.media.probe import FALLBACK_FPS, probe
+from pipeline.media.probe import believed_seconds, probe
+from pipeline.media.stream import FALLBACK_FPS
 from pipeline.rejects import RejectError
 from pipeline.rows import RejectReason
 
@@ -44,7 +47,69 @@ def test_variable_frame_rate_gives_the_mean(make_video):
 
 def test_a_raw_stream_without_length_still_has_a_rate(make_video):
     info = probe(str(make_video("raw.h264")))
-    assert 0 < info.fps <= 1000 or info.fps == FALLBACK_FPS
+    assert info.fps == FALLBACK_FPS
+
+
+@pytest.fixture
+def live(tmp_path):
+    """A WebM as browsers record it: written without a way back, so without length; it may state no rate either."""
+
+    def make(rate, jitter_ms=0, pause_s=0):
+        path = tmp_path / "live.webm"
+        with path.open("wb") as file, av.open(_Pipe(file), "w", format="webm") as container:
+            stream = container.add_stream("libvpx", rate=rate, options={"deadline": "realtime", "cpu-used": "8"})
+            stream.width, stream.height = 96, 64
+            stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+            if rate is None:
+                stream.codec_context.framerate = Fraction(0, 1)
+            for number in range(60):
+                frame = av.VideoFrame.from_ndarray(np.full((96, 96), 90, np.uint8), format="yuv420p")
+                frame.pts = round(number * 1000 / 30) + number % 3 * jitter_ms + 1000 * pause_s * (number >= 20)
+                frame.time_base = Fraction(1, 1000)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        return str(path)
+
+    return make
+
+
+class _Pipe:
+    def __init__(self, file):
+        self._file = file
+
+    def write(self, data):
+        return self._file.write(data)
+
+
+@pytest.mark.parametrize(("jitter_ms", "pause_s"), [(0, 0), (9, 0), (4, 60)])
+def test_a_clock_is_not_taken_for_a_rate(live, jitter_ms, pause_s):
+    """Bug caught: 1000 frames a second for a WebM without a rate, whose clock ticks so: paths smoothed over 1/33."""
+    assert probe(live(None, jitter_ms, pause_s)).fps == pytest.approx(30, rel=0.01)
+    assert probe(live(30, jitter_ms)).fps == 30
+
+
+def test_an_avi_that_claims_its_clock_for_a_rate_is_not_believed(make_video):
+    """Bug caught: 600 frames a second in a file that shows 30."""
+    assert probe(str(make_video("a.avi", codec="mpeg4", frames=60))).fps == pytest.approx(30)
+
+
+def test_a_length_that_is_not_stated_is_counted(live, make_video):
+    """Bug caught: the deadline of a video of no length for a recording of hours."""
+    assert probe(live(30)).frames == 60
+    assert believed_seconds(live(None), 96 * 64) == pytest.approx(2, rel=0.02)
+    assert believed_seconds(str(make_video("raw.h264")), 96 * 64) == pytest.approx(30 / FALLBACK_FPS)
+
+
+def test_counting_ends_somewhere(live, monkeypatch):
+    """Bug caught: a file of nothing but packets that is counted all night."""
+    monkeypatch.setattr("pipeline.media.probe.MAX_COUNTED", 40)
+    assert probe(live(None)).frames == 40
+
+
+def test_a_damaged_first_frame_does_not_cost_the_video(make_video, zeroed):
+    """Bug caught: a video rejected, two hours of it sound, for its first packet."""
+    info = probe(str(zeroed(make_video("a.mp4", options={"g": "10"}), 0)))
+    assert (info.width, info.height) == (96, 64)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +171,6 @@ def test_what_is_no_video_is_not_video(tmp_path, content):
 
 def test_a_still_picture_is_not_video(tmp_path):
     import cv2
-    import numpy as np
 
     for ending in ("png", "jpg"):
         path = tmp_path / f"a.{ending}"
@@ -126,8 +190,6 @@ def test_playlists_are_not_opened(make_video, tmp_path):
 
 
 def test_sound_alone_is_not_video(tmp_path):
-    import numpy as np
-
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as file:
         stream = file.add_stream("aac", rate=16000)

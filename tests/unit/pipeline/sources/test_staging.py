@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from infra.storage import Storage, open_storage
 from pipeline.config import FetchConfig
 from pipeline.known import Known
 from pipeline.rows import Cut, ListedVideo, RejectReason, SourceVideo
+from pipeline.sources.content import cut_digest
 from pipeline.sources.layouts import Layouts
 from pipeline.sources.listing import open_source
 from pipeline.sources.local import local_copy
@@ -168,6 +170,16 @@ def test_a_failed_fetch_is_a_reject_that_is_known_afterwards(
     assert (healed.digest, healed.reject) == (DIGEST, None)
 
 
+def test_what_a_server_gave_before_it_failed_is_kept_for_the_next_night(night: Night, server: WebServer) -> None:
+    """Bug caught: a film of gigabytes that begins anew each night, and never ends on a bad line."""
+    night.cfg = night.cfg.model_copy(update={"attempts": 1})
+    server.pages = {"/a": Page(BODY, break_after=1000, breaks=1)}
+    (failed,) = night(_listed(server, "/a"))
+    assert failed.reject == RejectReason.UNREACHABLE
+    (video,) = night(_listed(server, "/a"))
+    assert (video.digest, server.asked[-1][1].get("range")) == (DIGEST, "bytes=1000-")
+
+
 def test_private_addresses_and_unknown_schemes_are_refused(night: Night, server: WebServer) -> None:
     """Bug caught: a manifest that makes the crawl read the company's own network."""
     night.cfg = night.cfg.model_copy(update={"allow_private": False})
@@ -222,6 +234,16 @@ def test_a_file_that_cannot_be_read_is_a_reject_until_it_can(night: Night, tmp_p
     assert (video.reject, video.digest) == (None, DIGEST)
 
 
+def test_a_file_that_workers_could_not_read_is_read_again(night: Night, tmp_path: Path) -> None:
+    """Bug caught: a file mended under its old date, and known for ever by the bytes that it had."""
+    path = tmp_path / "a.mp4"
+    for body in (BODY, BODY[::-1]):
+        path.write_bytes(body)
+        os.utime(path, (1e9, 1e9))
+        (video,) = night(*open_source(str(path), Layouts()).list(), known=Known({DIGEST: RejectReason.UNREADABLE}))
+        assert video.digest == hashlib.sha256(body).hexdigest()
+
+
 def test_the_cuts_of_one_file_are_read_once_and_are_videos_of_their_own(night: Night, server: WebServer) -> None:
     """Bug caught: a film fetched for each of its thirty cuts; two cuts taken for twins."""
     server.pages = {"/a": Page(BODY)}
@@ -235,11 +257,39 @@ def test_the_cuts_of_one_file_are_read_once_and_are_videos_of_their_own(night: N
     assert [video.cut for video in night(*cuts, known=known) if video.digest == parts[1].digest] == [parts[1].cut]
 
 
+def test_a_new_cut_beside_a_known_one_finds_its_bytes_in_the_store(night: Night, server: WebServer) -> None:
+    """Bug caught: a film that is not kept because one of its cuts is known, and workers that find nothing there."""
+    server.pages = {"/a": Page(BODY)}
+    known = Known({cut_digest(DIGEST, Cut(0, 1)): None})
+    night(*(_listed(server, "/a", cut=cut) for cut in (Cut(0, 1), Cut(1, 2))), known=known)
+    assert night.staged == [f"staged/{DIGEST}"]
+
+
 def test_downloads_run_beside_each_other_and_never_more_than_allowed(night: Night, server: WebServer) -> None:
     """Bug caught: one download at a time; or as many as there are addresses."""
     server.pages = {f"/{number}": Page(bytes(5000 + number), stall_s=0.02) for number in range(8)}
     night(*(_listed(server, path) for path in server.pages))
     assert server.most_together == 2
+
+
+def test_no_more_is_begun_than_whoever_takes_the_results_can_follow(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug caught: a list of millions submitted as a whole, all of it in memory and fetched far ahead."""
+    begun = []
+
+    class Counting(ThreadPoolExecutor):
+        def submit(self, *call: Any, **more: Any) -> Any:
+            begun.append(call)
+            return super().submit(*call, **more)
+
+    monkeypatch.setattr("pipeline.sources.staging.ThreadPoolExecutor", Counting)
+    places = Stager(night.storage, night.cfg, Seen(night.storage), Known()).stage(
+        ListedVideo(f"/absent/{number}.mp4", "v") for number in range(20)
+    )
+    next(places)
+    assert len(begun) == 2 * night.cfg.parallel
+    places.close()
 
 
 def test_a_store_that_refuses_ends_the_staging_and_is_no_reject(night: Night, server: WebServer) -> None:

@@ -6,8 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.config import EmbeddedFaces, IngestConfig
 from pipeline.places import frames_folder
+from pipeline.requests import Extract
+from pipeline.rows import SourceVideo
 from pipeline.sources.content import content_digest
+from pipeline.sources.layouts import Layouts
+from pipeline.sources.listing import open_source
+from pipeline.sources.seen import Sight
+from pipeline.sources.staging import source_video
+from pipeline.workers import ClipWorker
 from tests.support.layouts import put, split_list, youtube_faces
 
 GREY = np.full((3, 16, 16, 3), 128, np.uint8)
@@ -84,3 +92,38 @@ def test_names_that_are_no_text_survive(tmp_path: Path, listed) -> None:
     assert (video.name, video.identity) == ("frame_images_DB/Ren\\xe9e/1", "ytf-Ren\\xe9e")
     assert frames_folder(video.place) == str(folder)
     video.place.encode()
+
+
+def test_corrected_boxes_are_another_video_of_the_same_frames_and_only_where_boxes_are_used(tree: Path) -> None:
+    """Bug caught: a corrected label file that no ingest sees; one that changes videos whose boxes are detected."""
+
+    def digests(*, used: bool) -> dict[str, SourceVideo]:
+        listed = open_source(str(tree), Layouts(labelled_boxes=used)).list()
+        return {v.name: source_video(v, Sight(*content_digest(v.place)), v.place) for v in listed}
+
+    before, detected = digests(used=True), digests(used=False)
+    file = tree / "frame_images_DB" / "Aaron_Eckhart.labeled_faces.txt"
+    lines = file.read_text().splitlines()
+    changed = next(n for n, line in enumerate(lines) if "\\10\\" in line)
+    lines[changed] = lines[changed].replace(",7", ",8", 1)
+    file.write_text("\n".join(lines))
+    after = digests(used=True)
+    assert digests(used=False) == detected
+    assert {name for name in before if before[name] != after[name]} == {"frame_images_DB/Aaron_Eckhart/10"}
+    for name, video in after.items():  # a removal of the frames finds each of them
+        assert (video.content, detected[name].content) == (detected[name].digest, "")
+
+
+def test_a_worker_refuses_boxes_that_changed_since_the_listing(tree: Path, tmp_path: Path) -> None:
+    """Bug caught: clips by the new boxes under the identity of the old ones."""
+    (listed,) = open_source(str(tree / "frame_images_DB" / "Zoë_X"), Layouts(labelled_boxes=True)).list()
+    video = source_video(listed, Sight(*content_digest(listed.place)), listed.place)
+    worker = ClipWorker(IngestConfig(faces=EmbeddedFaces(labelled_boxes=True)), "ab" * 32)
+
+    def detail() -> str | None:
+        return worker(Extract(video, video.path, tmp_path / "clips.tar")).detail
+
+    assert detail() != "changed between listing and reading"
+    file = tree / "frame_images_DB" / "Zoë_X.labeled_faces.txt"
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[1:]))
+    assert detail() == "changed between listing and reading"
