@@ -9,24 +9,24 @@ from __future__ import annotations
 import io
 import json
 import logging
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
 
-from infra.errors import ConfigError, WeightsError
+from infra.errors import ConfigError
 from infra.paths import output_file, output_folder
-from model.foreign_names import HF_ENCODER, HF_OTHER, State, head_order
+from model.foreign_names import HF_BLOCK, HF_OTHER, State, head_order
+from model.huggingface import CONFIG_FILE, huggingface_config
 from model.nets.config import ModelConfig
 from model.nets.patch_embed import sin_cos_table
-from model.weights import LoadedWeights, load_weights
+from model.weights import LoadedWeights, load_weights, replaced_when_whole
 
 logger = logging.getLogger(__name__)
 
 FORMS = ("marlin-pytorch", "huggingface")
-LAYER_NORM_EPS = 1e-5
-"""PyTorch's default, which MARLIN keeps; VideoMAE's own is 1e-12."""
 
 
 def export_weights(weights: str | Path, to: str, out: str | Path) -> Path:
@@ -36,7 +36,7 @@ def export_weights(weights: str | Path, to: str, out: str | Path) -> Path:
         weights: whatever ``load_weights`` reads.
         to: ``marlin-pytorch`` (``out`` is a ``.pt`` file) or ``huggingface`` (``out`` is a folder). The first keeps
             every tensor as it is; the second cannot keep a position table, since Hugging Face computes its own.
-        out: file or folder to write.
+        out: file or folder to write. What lies there is replaced when the new is whole, and stays when it cannot be.
 
     Raises:
         ConfigError: unknown form, or ``out`` is no place to write.
@@ -46,20 +46,18 @@ def export_weights(weights: str | Path, to: str, out: str | Path) -> Path:
         raise ConfigError(f"unknown export '{to}'; known: {', '.join(FORMS)}")
     target = output_file(out) if to == "marlin-pytorch" else output_folder(out)
     loaded = load_weights(weights)
-    try:
-        if to == "marlin-pytorch":
-            _write_file(loaded, target)
-        else:
-            _write_folder(loaded, target)
-    except OSError as error:
-        raise WeightsError(f"{target} cannot be written ({error.strerror or error}); name another place") from error
+    if to == "marlin-pytorch":
+        _write_file(loaded, target)
+    else:
+        _write_folder(loaded, target)
     return target
 
 
 def _write_file(weights: LoadedWeights, target: Path) -> None:
     buffer = io.BytesIO()  # torch's own writer hides what the disk says
     torch.save(weights.network, buffer)
-    target.write_bytes(buffer.getbuffer())
+    with replaced_when_whole(target) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def _write_folder(weights: LoadedWeights, target: Path) -> None:
@@ -68,15 +66,23 @@ def _write_folder(weights: LoadedWeights, target: Path) -> None:
     if off > 1e-6:
         logger.warning("Hugging Face computes its own positions, up to %.0e off those of these weights", off)
     state = {name: value.contiguous().clone() for name, value in huggingface_state(weights).items()}
-    (target / "model.safetensors").write_bytes(save(state, metadata={"format": "pt"}))
-    config = huggingface_config(weights.config, with_decoder=weights.has_decoder)
-    (target / "config.json").write_text(json.dumps(config, indent=1))
-    (target / "preprocessor_config.json").write_text(json.dumps(_preprocessor(weights.config), indent=1))
+    files = {
+        "model.safetensors": save(state, metadata={"format": "pt"}),
+        CONFIG_FILE: _json(huggingface_config(weights.config, with_decoder=weights.has_decoder)),
+        "preprocessor_config.json": _json(_preprocessor(weights.config)),
+    }
+    with ExitStack() as stack:  # all are written before the first takes its place: they describe each other
+        for name, content in files.items():
+            stack.enter_context(replaced_when_whole(target / name)).write_bytes(content)
+
+
+def _json(tree: dict[str, Any]) -> bytes:
+    return json.dumps(tree, indent=1).encode()
 
 
 def huggingface_state(weights: LoadedWeights) -> State:
     """Return the state under Hugging Face's names: VideoMAEForPreTraining's with a decoder, else VideoMAEModel's."""
-    names = {ours: theirs for theirs, ours in HF_ENCODER.items() if not theirs.endswith((".q_bias", ".v_bias"))}
+    names = {ours: theirs for theirs, ours in HF_BLOCK.items()}
     others = {ours: theirs for theirs, ours in HF_OTHER.items()}
     prefix = "videomae." if weights.has_decoder else ""
     order = head_order(weights.config.tubelet, weights.config.patch_size, weights.config.patch_size).argsort()
@@ -94,32 +100,9 @@ def huggingface_state(weights: LoadedWeights) -> State:
 
 
 def _block_part(place: str, part: str, value: torch.Tensor, names: dict[str, str]) -> State:
-    attention = f"{place}.attention.attention"
     if part == "attn.qkv.weight":
-        query, key, other = value.chunk(3)
-        return {
-            f"{attention}.query.weight": query, f"{attention}.key.weight": key, f"{attention}.value.weight": other,
-        }  # fmt: skip
-    if part in ("attn.q_bias", "attn.v_bias"):
-        return {f"{attention}.{part.removeprefix('attn.')}": value}
+        return {f"{place}.{names[one]}": rows for one, rows in zip("qkv", value.chunk(3), strict=True)}
     return {f"{place}.{names[part]}": value}
-
-
-def huggingface_config(config: ModelConfig, *, with_decoder: bool) -> dict[str, Any]:
-    """Return ``config.json``."""
-    return {
-        "model_type": "videomae",
-        "architectures": ["VideoMAEForPreTraining" if with_decoder else "VideoMAEModel"],
-        "image_size": config.image_size, "patch_size": config.patch_size, "num_channels": 3,
-        "num_frames": config.frames, "tubelet_size": config.tubelet,
-        "hidden_size": config.encoder_dim, "num_hidden_layers": config.encoder_depth,
-        "num_attention_heads": config.encoder_heads, "intermediate_size": config.mlp_ratio * config.encoder_dim,
-        "decoder_hidden_size": config.decoder_dim, "decoder_num_hidden_layers": config.decoder_depth,
-        "decoder_num_attention_heads": config.decoder_heads,
-        "decoder_intermediate_size": config.mlp_ratio * config.decoder_dim,
-        "hidden_act": "gelu", "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
-        "layer_norm_eps": LAYER_NORM_EPS, "qkv_bias": True, "use_mean_pooling": False, "norm_pix_loss": False,
-    }  # fmt: skip
 
 
 def _preprocessor(config: ModelConfig) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,25 +18,39 @@ from infra.errors import WeightsError
 State = dict[str, Tensor]
 
 
-def renamed(file: Path, raw: State) -> State:
-    """Return foreign tensors under marlin-pytorch's names, the decoder head in MARLIN's order.
+class ForeignWeights(NamedTuple):
+    """Tensors under marlin-pytorch's names, the decoder head still in the order of ``library``."""
+
+    state: State
+    library: Literal["marlin", "videomae", "huggingface"]
+
+
+def renamed(file: Path, raw: State) -> ForeignWeights:
+    """Return foreign tensors under marlin-pytorch's names; nothing is known of their shapes yet.
 
     Raises:
         WeightsError: names of no known library.
     """
     if "encoder.patch_embedding.projection.weight" in raw:
-        return raw
+        return ForeignWeights(raw, "marlin")
     if any(name.startswith("patch_embedding.") for name in raw):
-        return {f"encoder.{name}": value for name, value in raw.items()}
+        return ForeignWeights({f"encoder.{name}": value for name, value in raw.items()}, "marlin")
     if "encoder.patch_embed.proj.weight" in raw:
-        return _from_videomae(raw)
+        return ForeignWeights(_from_videomae(raw), "videomae")
     stripped = {name.removeprefix("videomae."): value for name, value in raw.items()}
     if "embeddings.patch_embeddings.projection.weight" in stripped:
-        return _from_huggingface(stripped)
+        return ForeignWeights(_from_huggingface(stripped), "huggingface")
     raise WeightsError(
         f"{file} is of no known format; known: ours, marlin-pytorch, Lightning checkpoints of MARLIN, VideoMAE "
         "pretraining checkpoints, Hugging Face VideoMAE"
     )
+
+
+def head_in_our_order(state: State, tubelet: int, patch: int) -> State:
+    """Return the state with the decoder head's outputs, (t, h, w, c) in both libraries, in ours (c, t, h, w)."""
+    order = head_order(tubelet, patch, patch)
+    heads = ("decoder.head.weight", "decoder.head.bias")
+    return state | {name: state[name][order] for name in heads if name in state}
 
 
 _VIDEOMAE = (
@@ -53,21 +68,23 @@ def _from_videomae(raw: State) -> State:
         for theirs, mine in _VIDEOMAE:
             ours = ours.replace(theirs, mine)
         state[ours] = value
-    return _with_our_head_order(state)
+    return state
 
 
-HF_ENCODER = {
+HF_BLOCK = {
     "attention.attention.query.weight": "q", "attention.attention.key.weight": "k",
-    "attention.attention.value.weight": "v", "attention.attention.q_bias": "attn.q_bias",
-    "attention.attention.v_bias": "attn.v_bias", "attention.attention.query.bias": "attn.q_bias",
-    "attention.attention.value.bias": "attn.v_bias",
+    "attention.attention.value.weight": "v",
+    "attention.attention.q_bias": "attn.q_bias", "attention.attention.v_bias": "attn.v_bias",
     "attention.output.dense.weight": "attn.proj.weight", "attention.output.dense.bias": "attn.proj.bias",
     "intermediate.dense.weight": "mlp.layers.0.linear.weight", "intermediate.dense.bias": "mlp.layers.0.linear.bias",
     "output.dense.weight": "mlp.layers.1.linear.weight", "output.dense.bias": "mlp.layers.1.linear.bias",
     "layernorm_before.weight": "norm1.weight", "layernorm_before.bias": "norm1.bias",
     "layernorm_after.weight": "norm2.weight", "layernorm_after.bias": "norm2.bias",
 }  # fmt: skip
-_HF_BLOCK = re.compile(r"(encoder\.layer|decoder\.decoder_layers)\.(\d+)\.(.+)")
+"""Parts of a block, of the encoder and the decoder alike: their name → ours. q, k and v make up our ``attn.qkv``."""
+_HF_BIASES = {"attention.attention.query.bias": "attn.q_bias", "attention.attention.value.bias": "attn.v_bias"}
+"""Names that some releases give the two biases; files are written with the others."""
+_HF_PLACE = re.compile(r"(encoder\.layer|decoder\.decoder_layers)\.(\d+)\.(.+)")
 HF_OTHER = {
     "embeddings.patch_embeddings.projection.weight": "encoder.patch_embedding.projection.weight",
     "embeddings.patch_embeddings.projection.bias": "encoder.patch_embedding.projection.bias",
@@ -82,30 +99,20 @@ def _from_huggingface(raw: State) -> State:
     state: State = {}
     parts: dict[str, dict[str, Tensor]] = {}
     for name, value in raw.items():
-        block = _HF_BLOCK.fullmatch(name)
-        if block is None:
+        place = _HF_PLACE.fullmatch(name)
+        if place is None:
             if name in HF_OTHER:
                 state[HF_OTHER[name]] = value
             continue
-        side = "encoder" if block[1].startswith("encoder") else "decoder"
-        place, ours = f"{side}.blocks.{block[2]}", HF_ENCODER.get(block[3])
+        block = f"{'encoder' if place[1].startswith('encoder') else 'decoder'}.blocks.{place[2]}"
+        ours = (HF_BLOCK | _HF_BIASES).get(place[3])
         if ours in ("q", "k", "v"):
-            parts.setdefault(place, {})[ours] = value
+            parts.setdefault(block, {})[ours] = value
         elif ours is not None:
-            state[f"{place}.{ours}"] = value
-    for place, qkv in parts.items():
+            state[f"{block}.{ours}"] = value
+    for block, qkv in parts.items():
         if set(qkv) == {"q", "k", "v"}:
-            state[f"{place}.attn.qkv.weight"] = torch.cat([qkv["q"], qkv["k"], qkv["v"]])
-    return _with_our_head_order(state)
-
-
-def _with_our_head_order(state: State) -> State:
-    """Reorder the decoder head's outputs from (t, h, w, c), as VideoMAE has them, to ours (c, t, h, w)."""
-    if "decoder.head.weight" in state:
-        kernel = state["encoder.patch_embedding.projection.weight"].shape[2:]
-        order = head_order(*kernel)
-        state["decoder.head.weight"] = state["decoder.head.weight"][order]
-        state["decoder.head.bias"] = state["decoder.head.bias"][order]
+            state[f"{block}.attn.qkv.weight"] = torch.cat([qkv["q"], qkv["k"], qkv["v"]])
     return state
 
 

@@ -6,11 +6,13 @@ their names too, so ``state_dict()`` of either class loads into the other.
 
 from __future__ import annotations
 
+import logging
 import shutil
+from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,13 +21,15 @@ from infra.errors import ConfigError, WeightsError
 from model.clip_stream import plan_video, window_stream
 from model.nets.decoder import Decoder
 from model.nets.factory import build_encoder, build_mae
-from model.nets.patch_embed import patchify, token_indices
+from model.nets.patch_embed import as_clip, token_indices
 from model.online import fetch_model, online_folder, register_model_from_yaml, registered_shape
 from model.weights import LoadedWeights, known_name, load_weights
 from pipeline.config import EmbeddedFaces, Faces, FacexlibFaces, LimitConfig, TrackConfig
 from pipeline.faces.backend import build_detector
 from pipeline.media.decode import VideoFrames
 from pipeline.media.probe import probe
+
+logger = logging.getLogger(__name__)
 
 CHUNK = 32
 
@@ -85,14 +89,25 @@ class Marlin(nn.Module):
             ConfigError: no weights of this name are known.
             WeightsError: the file cannot be had, or is not what it should be.
         """
-        return cls.from_file(model_name, fetch_model(model_name, full_model))
+        path = fetch_model(model_name, full_model)
+        try:
+            return cls.from_file(model_name, path)
+        except WeightsError as error:
+            if registered_shape(model_name) is not None:  # its digest was right: the same bytes would come again
+                raise
+            raise WeightsError(
+                f"{error}; if the download was bad, Marlin.clean_cache() removes it and the next call fetches it again"
+            ) from error
 
     register_model_from_yaml = staticmethod(register_model_from_yaml)
 
     @staticmethod
-    def clean_cache() -> None:
-        """Remove the files that ``from_online`` keeps."""
-        shutil.rmtree(online_folder(), ignore_errors=True)
+    def clean_cache(verbose: bool = True) -> None:
+        """Remove the files that ``from_online`` keeps; ``verbose`` logs it, where marlin-pytorch prints it."""
+        if online_folder().exists():
+            shutil.rmtree(online_folder(), ignore_errors=True)
+            if verbose:
+                logger.info("Marlin checkpoints cache cleaned.")
 
     @property
     def device(self) -> torch.device:
@@ -121,17 +136,20 @@ class Marlin(nn.Module):
 
         Raises:
             WeightsError: the file had no decoder.
-            ValueError: the clips have different numbers of visible tokens, which would mix them up.
+            ValueError: clips or mask are of another size than the network's, or the clips have different numbers of
+                visible tokens, which would mix them up.
         """
         if self.decoder is None or self.enc_dec_proj is None:
             raise WeightsError(
                 "these weights hold an encoder alone and cannot reconstruct; load the full model, or call "
                 "extract_features or extract_video"
             )
+        if tuple(mask.shape) != (len(x), self.config.tokens):
+            raise ValueError(f"mask is {tuple(mask.shape)}; these clips need {(len(x), self.config.tokens)}")
         is_masked_BL = ~mask.bool()
         if len(is_masked_BL.sum(dim=1).unique()) != 1:
             raise ValueError("mask must show as many tokens of every clip")
-        patches_BLP = patchify(x, self.config.tubelet, self.config.patch_size)
+        patches_BLP = self.encoder.patches(x)
         visible_BV, hidden_BM = token_indices(~is_masked_BL), token_indices(is_masked_BL)
         visible_BVD = self.encoder.encode_visible(patches_BLP, visible_BV)
         pred_BMP: Tensor = self.decoder(self.enc_dec_proj(visible_BVD), visible_BV, hidden_BM)
@@ -158,7 +176,7 @@ class Marlin(nn.Module):
         keep_tail: bool = False,
         faces: Faces | None = None,
     ) -> Tensor:
-        """Return features of a video's sliding windows (METHOD, section 8), and leave the network in eval mode.
+        """Return features of a video's sliding windows, cut as released, and leave the network in eval mode.
 
         The first seven arguments are those of marlin-pytorch, which sees the same windows with two exceptions: it
         believes the container's frame count where we count what decodes, and it cannot read videos of 17 frames to one
@@ -197,19 +215,24 @@ class Marlin(nn.Module):
             track_cfg=TrackConfig(), window_frames=self.config.frames, keep_tail=keep_tail, chunk=CHUNK,
             sample_rate=sample_rate, stride=stride,
         )  # fmt: skip
-        rows = {
-            window.row: self.extract_features(_as_clip(window.frames_THWC).to(self.device), keep_seq)[0]
-            for window in window_stream(plan, frames, self.config.image_size, CHUNK)
-        }
-        features = torch.stack([rows[row] for row in range(len(plan.windows))])
-        if reduction == "none":
-            return features
-        return features.mean(dim=0) if reduction == "mean" else features.amax(dim=0)
+        windows = window_stream(plan, frames, self.config.image_size, CHUNK)
+        clips = ((window.row, as_clip(torch.from_numpy(window.frames_THWC)).to(self.device)) for window in windows)
+        rows = ((row, self.extract_features(clip_BCTHW, keep_seq)[0]) for row, clip_BCTHW in clips)
+        return _collected(rows, len(plan.windows), reduction)
 
 
-def _as_clip(frames_THWC: np.ndarray) -> Tensor:
-    """(T, H, W, 3) → (1, 3, T, H, W), still uint8."""
-    return torch.from_numpy(frames_THWC).permute(3, 0, 1, 2)[None]
+def _collected(rows: Iterator[tuple[int, Tensor]], count: int, reduction: Literal["none", "mean", "max"]) -> Tensor:
+    """Return the rows, which come in any order, in theirs, or their mean or max; each is let go as it comes."""
+    index, row = next(rows)
+    if reduction == "max":
+        return reduce(torch.maximum, (row for _, row in rows), row)
+    if reduction == "mean":
+        return (reduce(torch.add, (row.double() for _, row in rows), row.double()) / count).to(row.dtype)
+    features = row.new_empty(count, *row.shape)
+    features[index] = row
+    for index, row in rows:
+        features[index] = row
+    return features
 
 
 def _on_device(

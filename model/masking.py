@@ -1,4 +1,4 @@
-"""Which tokens are hidden: Fasking and the other strategies (METHOD, section 6). Pure, seeded by clip, batched.
+"""Which tokens are hidden: Fasking and the other strategies (Cai et al., CVPR 2023). Pure, seeded by clip, batched.
 
 And which of the hidden ones the decoder predicts: all of them in the paper. A clip's mask depends on its own seed and
 region map alone, never on the batch it travels in. Shapes: B clips, t × h × w tokens, L = t·h·w.
@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from infra.errors import ConfigError
 from model.nets.config import TokenGrid
-from model.train_config import MaskStrategy
+from model.train_config import MaskConfig, MaskStrategy
 from pipeline.faces.regions import GROUPS
 
 STRATEGIES: tuple[MaskStrategy, ...] = get_args(MaskStrategy)
@@ -35,6 +36,18 @@ def visible_tokens(grid: TokenGrid, ratio: float) -> int:
     if not 0 < count < grid.tokens:
         raise ValueError(f"mask ratio {ratio} leaves {count} of {grid.tokens} tokens visible; take one in between")
     return count
+
+
+def check_mask(grid: TokenGrid, mask: MaskConfig) -> None:
+    """Refuse settings that hide no token or all, or leave none to predict, before any work is done with them.
+
+    Raises:
+        ConfigError: which setting, and the cure.
+    """
+    try:
+        target_tokens(grid.tokens - visible_tokens(grid, mask.ratio), mask.decoder_ratio)
+    except ValueError as error:
+        raise ConfigError(f"mask.ratio, mask.decoder_ratio: {error}") from error
 
 
 def make_mask(

@@ -17,11 +17,11 @@ from infra.paths import input_file, output_file
 from model.data.batch import ClipSample
 from model.data.source import STRIDE, resize_frames
 from model.data.window import WindowPlan
-from model.masking import make_mask
+from model.masking import check_mask, make_mask
 from model.nets.config import ModelConfig
 from model.nets.factory import build_mae
 from model.nets.mae import MaskedAutoencoder
-from model.nets.patch_embed import patchify, to_unit_range, unpatchify
+from model.nets.patch_embed import as_clip, patchify, to_unit_range, unpatchify
 from model.reconstruct_config import ReconstructConfig
 from model.weights import load_weights
 from pipeline.config import Faces, IngestConfig
@@ -94,7 +94,7 @@ def predict_hidden(network: MaskedAutoencoder, clip_THWC: Tensor, is_masked_L: T
     """Return (pred_MP, target_MP) of one clip's hidden patches, fp32 on the CPU, whatever the network runs in."""
     device = network.enc_dec_proj.weight.device
     with torch.no_grad():
-        pred_BMP, target_BMP = network(_as_batch(clip_THWC).to(device), is_masked_L[None].to(device))
+        pred_BMP, target_BMP = network(as_clip(clip_THWC).to(device), is_masked_L[None].to(device))
     return pred_BMP[0].float().cpu(), target_BMP[0].float().cpu()
 
 
@@ -102,7 +102,7 @@ def reconstruct_clip(network: MaskedAutoencoder, clip_THWC: Tensor, is_masked_L:
     """Predict the hidden patches of one clip (uint8 RGB); visible ones stay as they are."""
     cfg = network.config
     pred_MP, _ = predict_hidden(network, clip_THWC, is_masked_L)
-    patches_LP = patchify(to_unit_range(_as_batch(clip_THWC)), cfg.tubelet, cfg.patch_size)[0]
+    patches_LP = patchify(to_unit_range(as_clip(clip_THWC)), cfg.tubelet, cfg.patch_size)[0]
     masked_LP, rebuilt_LP = patches_LP.clone(), patches_LP.clone()
     masked_LP[is_masked_L] = HIDDEN_GREY / 255
     rebuilt_LP[is_masked_L] = pred_MP
@@ -148,7 +148,7 @@ def score_reconstruction(
     errors = []
     for sample in samples:
         pred_MP, target_MP = predict_hidden(network, sample.clip_THWC, sample.is_masked_L)
-        patches_LP = patchify(to_unit_range(_as_batch(sample.clip_THWC)), shape.tubelet, shape.patch_size)[0]
+        patches_LP = patchify(to_unit_range(as_clip(sample.clip_THWC)), shape.tubelet, shape.patch_size)[0]
         # (V, 3 · pixels) with channels outermost -> one colour, spread over a patch again
         visible_VCp = patches_LP[~sample.is_masked_L].unflatten(1, (3, -1))
         colour_P = visible_VCp.mean(dim=(0, 2)).repeat_interleave(visible_VCp.shape[2])
@@ -165,13 +165,14 @@ def reconstruct(cfg: ReconstructConfig) -> Path:
 
     Raises:
         RejectError: it cannot be decoded, or shows no face for 31 frames together.
-        ConfigError: no such video, or ``cfg.out`` cannot be written.
+        ConfigError: no such video, ``cfg.out`` cannot be written, or ``cfg.mask`` is no mask of this network.
         ConfigError, WeightsError: see ``load_autoencoder``.
     """
     video, target = input_file(cfg.video), output_file(cfg.out)
     network, shape = load_autoencoder(cfg.weights)
     plan = WindowPlan(shape.frames, STRIDE, shape.tubelet, shape.image_size, shape.grid.h)
     plan.check()
+    check_mask(shape.grid, cfg.mask)
     found = [clip for clip in _face_clips(video, cfg.faces) if clip.meta.frames >= plan.span]
     if not found:
         raise RejectError(RejectReason.NO_TRACK, f"no face stays in sight for {plan.span} frames together")
@@ -187,11 +188,6 @@ def reconstruct(cfg: ReconstructConfig) -> Path:
         drawn.append(reconstruct_clip(network, torch.from_numpy(frames_THWC), is_masked_BL[0]))
     target.write_bytes(draw_reconstructions(drawn))
     return target
-
-
-def _as_batch(clip_THWC: Tensor) -> Tensor:
-    """(T, H, W, 3) → (1, 3, T, H, W)."""
-    return clip_THWC.permute(3, 0, 1, 2)[None]
 
 
 def _face_clips(video: Path, faces: Faces) -> list[EncodedClip]:

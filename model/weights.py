@@ -3,7 +3,8 @@
 Whatever comes in leaves under the names of marlin-pytorch (``encoder.*``, ``decoder.*``, ``enc_dec_proj.weight``,
 ``discriminator.*``), position tables included: the file's own, or the computed ones where its format has none. Nothing
 is executed from a file: pickles are read by torch's ``weights_only`` loader, with ``argparse.Namespace`` (which
-VideoMAE's files hold) as the one class that is allowed besides.
+VideoMAE's files hold) as the one class that is allowed besides. Nothing larger than the file is made of it before its
+tensors are known to be those of a network that we build.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import json
 import os
 import pickle
 import re
-from collections.abc import Mapping
+import threading
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +29,9 @@ from torch import Tensor
 
 from infra.errors import ConfigError, WeightsError
 from infra.fetch import file_digest
-from model.foreign_names import State, renamed
-from model.nets.config import MODEL_NAMES, ModelConfig, model_config
+from model.foreign_names import State, head_in_our_order, renamed
+from model.huggingface import CONFIG_FILE, read_huggingface_config
+from model.nets.config import MODEL_NAMES, ModelConfig, model_config, size_name
 from model.nets.factory import build_mae
 from model.nets.patch_embed import sin_cos_table
 
@@ -36,7 +41,10 @@ CHECKPOINTS = "checkpoints"
 METADATA_KEY = "marlin"
 ENCODER, DISCRIMINATOR = "encoder.", "discriminator."
 """Prefixes of parts."""
-_NETWORK = (ENCODER, "decoder.", "enc_dec_proj.")
+_TABLE = ".pos_embedding.emb"
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_ALLOWING = threading.Lock()
+"""Held while ``argparse.Namespace`` is allowed: torch has one list for the process, which the first to end clears."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,8 @@ class LoadedWeights:
         Raises:
             WeightsError: the file holds neither (a head alone, say).
         """
-        state = {name: value for name, value in self.state.items() if name.startswith(_NETWORK)}
+        parts = _parts(self.state)
+        state = {name: value for name, value in self.state.items() if name.startswith(parts)}
         if not state:
             raise WeightsError(f"the weights hold no encoder; name {WEIGHTS_FILE} or adapted.safetensors of a run")
         return state
@@ -92,24 +101,21 @@ def load_weights(path: str | Path, name: str | None = None, config: ModelConfig 
         path: a file (.safetensors, .pt, .ckpt, .pth, .bin), the folder of a finished run or of one of its checkpoints,
             or a Hugging Face folder.
         name: expected size, with or without ``_ytf``; None takes whatever the file holds.
-        config: the network of a foreign file of no named size; our own files say their network themselves.
+        config: the network of a foreign file of no named size; our own files and Hugging Face's folders say their
+            network themselves.
 
     Raises:
         WeightsError: absent, unreadable, refused (it holds code), of an unknown format, or of another size.
+        ConfigError: a folder's ``config.json`` describes a network that cannot be built.
     """
     file = _find(Path(path))
     metadata, raw = _read(file)
-    own = metadata.get(METADATA_KEY)
-    if own is not None:
+    provenance: Mapping[str, Any] = {}
+    if (own := metadata.get(METADATA_KEY)) is not None:
         config, provenance = _own_facts(file, own)
-        state = raw
+        state = _checked(file, config, raw)
     else:
-        provenance, state = {}, _renamed(file, raw)
-        config = config or _infer(file, state)
-    for part, width in ((ENCODER, config.encoder_dim), ("decoder.", config.decoder_dim)):
-        if f"{part}pos_embedding.emb" not in state and any(key.startswith(part) for key in state):
-            state[f"{part}pos_embedding.emb"] = sin_cos_table(config.tokens, width)
-    _check(file, config, state)
+        config, state = _foreign(file, raw, config)
     if name is not None and config.name != known_name(name):
         raise WeightsError(f"{file} holds a {config.name}, not a {known_name(name)}; name the size that it holds")
     return LoadedWeights(config, state, file_digest(file), provenance)
@@ -123,16 +129,33 @@ def load_tensors(path: str | Path) -> State:
 def save_weights(path: Path, state: Mapping[str, Tensor], config: ModelConfig, provenance: Mapping[str, Any]) -> None:
     """Write a safetensors file atomically, with the shape and the provenance in its header."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     facts = json.dumps({"config": config.model_dump(mode="json"), "provenance": dict(provenance)}, sort_keys=True)
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-    try:
+    with replaced_when_whole(path) as temporary:
         save_file(tensors, str(temporary), metadata={METADATA_KEY: facts, "format": "pt"})
-        temporary.replace(path)
-    except OSError as error:
-        raise WeightsError(f"weights cannot be written to {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def replaced_when_whole(path: Path) -> Iterator[Path]:
+    """Give a name beside ``path`` to write to; the file takes the place of ``path`` when the block ends well.
+
+    A device or a pipe is written to as it is, never replaced.
+
+    Raises:
+        WeightsError: the disk refuses; what lay at ``path`` is as it was.
+    """
+    is_special = path.exists() and not path.is_file()
+    temporary = path if is_special else path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        if not is_special:
+            temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise WeightsError(f"{path} cannot be written ({said}); free the disk or name another place") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if not is_special:
+            temporary.unlink(missing_ok=True)
 
 
 def known_name(name: str) -> str:
@@ -165,11 +188,13 @@ def _read(file: Path) -> tuple[dict[str, str], State]:
     if file.suffix == ".safetensors":
         try:
             with safe_open(str(file), framework="pt") as tensors:
-                return tensors.metadata() or {}, {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
+                named = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
+                return tensors.metadata() or {}, _plain(file, named)
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"{file} is not a readable safetensors file ({error}); fetch it again") from error
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        _refuse_compressed(file)
+        with _ALLOWING, torch.serialization.safe_globals([argparse.Namespace]):
             tree = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
@@ -177,66 +202,118 @@ def _read(file: Path) -> tuple[dict[str, str], State]:
         ) from error
     except Exception as error:  # what unpickling garbage raises has no bounds: IndexError, struct.error, …
         said = " ".join(str(error).split())[:120] or type(error).__name__
-        raise WeightsError(f"{file} is not a readable weight file ({said})") from error
+        raise WeightsError(f"{file} is not a readable weight file ({said}); fetch it again") from error
     for key in ("state_dict", "model"):
         if isinstance(tree, dict) and isinstance(tree.get(key), dict):
             tree = tree[key]
             break
     if not isinstance(tree, dict):
-        raise WeightsError(f"{file} holds no state dict")
-    return {}, {key: value for key, value in tree.items() if isinstance(value, Tensor)}
+        raise WeightsError(f"{file} holds no state dict; name a file that torch.save wrote of one")
+    named = {key: value for key, value in tree.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    return {}, _plain(file, named)
+
+
+def _refuse_compressed(file: Path) -> None:
+    """Refuse what torch never writes and yet reads, unpacking a thousand times the file's size."""
+    with file.open("rb") as start:
+        if start.read(4) != b"PK\x03\x04":  # by which torch tells its zip files from its older ones
+            return
+    with zipfile.ZipFile(file) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("its entries are compressed, as torch.save never does")
+
+
+def _plain(file: Path, tensors: State) -> State:
+    """Refuse tensors that are not simply numbers in the file: later steps copy them, and take them for what they say.
+
+    A file of a few bytes can name a meta or sparse tensor, or one whose strides show the same bytes again and again.
+    """
+    for name, value in tensors.items():
+        usual = value.layout is torch.strided and value.device.type == "cpu" and not value.is_nested
+        if not usual or value.is_complex() or value.is_quantized:
+            raise WeightsError(f"{file}: {_short(name)} is no dense tensor of real numbers; save it as one")
+    if sum(value.nbytes for value in tensors.values()) > file.stat().st_size:
+        raise WeightsError(f"{file} names more numbers than it holds; save each tensor as a contiguous copy")
+    return {name: value.detach() for name, value in tensors.items()}
 
 
 def _own_facts(file: Path, text: str) -> tuple[ModelConfig, Mapping[str, Any]]:
     try:
         facts = json.loads(text)
         return ModelConfig.model_validate(facts["config"]), dict(facts.get("provenance", {}))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{file}: its header does not describe a network of this release") from error
 
 
-def _renamed(file: Path, raw: State) -> State:
+def _foreign(file: Path, raw: State, config: ModelConfig | None) -> tuple[ModelConfig, State]:
+    """Shape and tensors of a file that does not say its network itself."""
     try:
-        return renamed(file, raw)
-    except (RuntimeError, IndexError, KeyError, TypeError) as error:
+        state, library = renamed(file, raw)
+    except (RuntimeError, IndexError) as error:
         raise WeightsError(f"{file} holds tensors that do not fit each other ({error})") from error
+    beside = file.with_name(CONFIG_FILE)
+    if library == "huggingface" and beside.is_file():
+        config = read_huggingface_config(beside)
+    config = config or _infer(file, state)
+    state = _checked(file, config, state)
+    return config, state if library == "marlin" else head_in_our_order(state, config.tubelet, config.patch_size)
 
 
 def _infer(file: Path, state: State) -> ModelConfig:
-    """Read the named size off the tensors. No tensor says pixels and frames, so they are 224 and 16."""
+    """Read the named size off the tensors. No tensor says pixels, frames and heads, so they are the size's own."""
     embedding = state.get("encoder.patch_embedding.projection.weight")
     if embedding is None or embedding.ndim != 5:
         raise WeightsError(f"{file} holds no patch embedding; it is no encoder")
     width, _, tubelet, patch, _ = embedding.shape
-    found = (width, _depth(state), tubelet, patch)
-    for known in map(model_config, MODEL_NAMES):
-        if found == (known.encoder_dim, known.encoder_depth, known.tubelet, known.patch_size):
-            return known
+    depth = _depth(state)
+    if (name := size_name(width, depth, tubelet, patch)) is not None:
+        return model_config(name)
     raise WeightsError(
-        f"{file} holds an encoder of width {width}, depth {found[1]} and {tubelet}×{patch}×{patch} patches, which is "
+        f"{file} holds an encoder of width {width}, depth {depth} and {tubelet}×{patch}×{patch} patches, which is "
         f"none of {', '.join(MODEL_NAMES)}; register its shape (Marlin.register_model_from_yaml)"
     )
 
 
 def _depth(state: State) -> int:
-    found = [re.match(r"encoder\.blocks\.(\d+)\.", name) for name in state]
+    found = [re.match(r"encoder\.blocks\.(\d{1,4})\.", name) for name in state]
     return max((int(match[1]) + 1 for match in found if match), default=0)
 
 
-def _check(file: Path, config: ModelConfig, state: State) -> None:
-    """Compare names and shapes with the network's; a file of a head alone has none of them and passes."""
-    with torch.device("meta"):
-        network = {name: tuple(value.shape) for name, value in build_mae(config).state_dict().items()}
-    parts = _NETWORK if any(name.startswith("decoder.") for name in state) else (ENCODER,)
+def _checked(file: Path, config: ModelConfig, state: State) -> State:
+    """Return the state with the position tables it lacks, once names and shapes are known to be the network's.
+
+    A file of a head alone has none of them and passes.
+    """
+    parts = _parts(state)
     given = {name: tuple(value.shape) for name, value in state.items() if name.startswith(parts)}
-    wanted = {name: shape for name, shape in network.items() if name.startswith(parts)}
-    if given and given != wanted:
-        different = sorted(name for name in given.keys() | wanted.keys() if given.get(name) != wanted.get(name))
+    if not given:
+        return state
+    with torch.device("meta"):
+        network = build_mae(config).state_dict()
+    wanted = {name: tuple(value.shape) for name, value in network.items() if name.startswith(parts)}
+    tables = {name: shape for name, shape in wanted.items() if name.endswith(_TABLE) and name not in given}
+    different = sorted(name for name in given.keys() | wanted.keys() if (given | tables).get(name) != wanted.get(name))
+    if different:
+        first = different[0]
         raise WeightsError(
-            f"{file} does not fit {config.name}: {len(different)} tensors differ, the first is {different[0]} "
-            f"({given.get(different[0], 'absent')}, expected {wanted.get(different[0], 'none')})"
+            f"{file} does not fit {config.name}: {len(different)} tensors differ, the first is {_short(first)} "
+            f"({given.get(first, 'absent')}, expected {wanted.get(first, 'none')}); name the network it was saved from"
         )
+    for name, value in state.items():
+        if name.startswith((*parts, DISCRIMINATOR)) and value.dtype not in _FLOATS:
+            raise WeightsError(f"{file}: {_short(name)} is {value.dtype}; save it in a floating-point type")
+    return state | {name: sin_cos_table(*shape[1:]) for name, shape in tables.items()}
+
+
+def _parts(state: State) -> tuple[str, ...]:
+    """Prefixes of the network's tensors: without a decoder it is an encoder, whatever else the file holds."""
+    has_decoder = any(name.startswith("decoder.") for name in state)
+    return (ENCODER, "decoder.", "enc_dec_proj.") if has_decoder else (ENCODER,)
 
 
 def _part(state: State, prefix: str) -> State:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 80 else f"{name[:77]}…"

@@ -17,7 +17,7 @@ from model.data.batch import ClipSample
 from model.data.clip_cache import ClipCache, DecodedClip
 from model.data.order import ClipOrder, clip_seed
 from model.data.window import WindowPlan, mirror_frames, mirror_regions
-from model.masking import decoder_targets, make_mask, target_tokens, visible_tokens
+from model.masking import check_mask, decoder_targets, make_mask
 from model.nets.config import ModelConfig
 from model.train_config import MaskConfig
 from pipeline.dataset.format import PRETRAIN_FRAMES
@@ -27,7 +27,7 @@ from pipeline.media.decode import decode_clip
 logger = logging.getLogger(__name__)
 
 STRIDE = 2
-"""Frames between the frames of a window (METHOD.md, section 3)."""
+"""Frames between the frames of a window, as in the released code."""
 BACKOFF_S = 0.2
 """First pause before a failed read is tried again; it doubles."""
 
@@ -75,10 +75,7 @@ class ClipSource:
         self.plan = WindowPlan(model.frames, STRIDE, model.tubelet, model.image_size, self._grid.h)
         self.plan.check()
         self.plan.check_clips(PRETRAIN_FRAMES)
-        try:
-            target_tokens(self._grid.tokens - visible_tokens(self._grid, mask.ratio), mask.decoder_ratio)
-        except ValueError as error:
-            raise ConfigError(f"mask.ratio, mask.decoder_ratio: {error}") from error
+        check_mask(self._grid, mask)
         self._units = reader.version.units
         counts_S = self._units.pretrain(split)
         if not counts_S.any():

@@ -86,7 +86,7 @@ def run_blocks(blocks: nn.ModuleList, x_BND: Tensor, checkpointing: bool) -> Ten
 
 
 def init_linear(module: nn.Module) -> None:
-    """Xavier-uniform weights and zero biases for every Linear below ``module`` (METHOD, section 4)."""
+    """Xavier-uniform weights and zero biases for every Linear below ``module``, as in the released code."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.xavier_uniform_(part.weight)

@@ -27,7 +27,7 @@ class TokenGrid(NamedTuple):
 
 
 class ModelConfig(BaseConfig):
-    """Architecture of the masked autoencoder (METHOD, section 4). Nothing here is about training."""
+    """Architecture of the masked autoencoder. Nothing here is about training."""
 
     name: str = "marlin_vit_base"
     """The size's name; it also names exported files."""
@@ -134,3 +134,12 @@ def model_config(name: str, **overrides: Any) -> ModelConfig:
         raise ConfigError(
             f"model {name}: {where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}"
         ) from error
+
+
+def size_name(encoder_dim: int, encoder_depth: int, tubelet: int, patch_size: int) -> str | None:
+    """Return the named size whose encoder has this width, depth and tubelets; None where there is none."""
+    wanted = (encoder_dim, encoder_depth, tubelet, patch_size)
+    for name, size in ((name, model_config(name)) for name in MODEL_NAMES):
+        if wanted == (size.encoder_dim, size.encoder_depth, size.tubelet, size.patch_size):
+            return name
+    return None

@@ -27,7 +27,8 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(cfg.decoder_dim)
         self.head = nn.Linear(cfg.decoder_dim, cfg.patch_values)
         init_linear(self)
-        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        # cut off at one std, as marlin-pytorch and VideoMAE do: what is left has a std of 0.0108
+        nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
 
     def forward(self, visible_BVD: Tensor, visible_BV: Tensor, target_BM: Tensor) -> Tensor:
         """Return predictions (B, M, P) of the patches that ``target_BM`` (indices) names, in that order.

@@ -1,4 +1,4 @@
-"""The discriminator: one score for each hidden patch (METHOD, section 4)."""
+"""The discriminator: one score for each hidden patch, as in the released code."""
 
 from __future__ import annotations
 

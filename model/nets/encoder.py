@@ -26,6 +26,20 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(cfg.encoder_dim)
         init_linear(self.blocks)
 
+    def patches(self, clip_BCTHW: Tensor) -> Tensor:
+        """Return the clip's patches (B, L, P), still uint8 where the clip is: selecting them moves a quarter.
+
+        Raises:
+            ValueError: a clip of another size, whose tokens would get the wrong positions.
+        """
+        cfg = self.config
+        wanted = (3, cfg.frames, cfg.image_size, cfg.image_size)
+        if clip_BCTHW.ndim != 5 or tuple(clip_BCTHW.shape[1:]) != wanted:
+            raise ValueError(
+                f"clips are {tuple(clip_BCTHW.shape)}; the network takes (B, {', '.join(map(str, wanted))})"
+            )
+        return patchify(clip_BCTHW, cfg.tubelet, cfg.patch_size)
+
     def encode_visible(self, patches_BLP: Tensor, visible_BV: Tensor) -> Tensor:
         """Return normalised tokens (B, V, D) of the patches that ``visible_BV`` (indices) names.
 
@@ -39,17 +53,17 @@ class Encoder(nn.Module):
     def forward(self, clip_BCTHW: Tensor) -> Tensor:
         """Return token features (B, L, D): every token through the encoder, then LayerNorm of each.
 
-        ``clip_BCTHW`` is uint8, or floating point in [0, 1].
+        ``clip_BCTHW`` is uint8, or floating point in [0, 1]; errors as ``patches``.
         """
         return self.norm(self._all_tokens(clip_BCTHW))
 
     def pooled(self, clip_BCTHW: Tensor) -> Tensor:
-        """Return one feature a clip (B, D): the mean over tokens *first*, then LayerNorm (METHOD, section 4)."""
+        """Return one feature a clip (B, D): the mean over tokens *first*, then LayerNorm (as in the released code)."""
         return self.norm(self._all_tokens(clip_BCTHW).mean(dim=1))
 
     def _all_tokens(self, clip_BCTHW: Tensor) -> Tensor:
         weight = self.patch_embedding.projection.weight
-        patches_BLP = to_unit_range(patchify(clip_BCTHW, self.config.tubelet, self.config.patch_size), weight.dtype)
+        patches_BLP = to_unit_range(self.patches(clip_BCTHW), weight.dtype)
         return self._blocks(self.patch_embedding(patches_BLP) + self.pos_embedding.emb.to(weight.dtype))
 
     def _blocks(self, tokens_BND: Tensor) -> Tensor:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from model.nets.config import ModelConfig
 from model.nets.decoder import Decoder
 from model.nets.encoder import Encoder
-from model.nets.patch_embed import patchify, take_tokens, to_unit_range, token_indices, unpatchify
+from model.nets.patch_embed import take_tokens, to_unit_range, token_indices
 
 
 class Prediction(NamedTuple):
@@ -33,10 +32,6 @@ class MaskedAutoencoder(nn.Module):
         self.enc_dec_proj = nn.Linear(cfg.encoder_dim, cfg.decoder_dim, bias=False)
         self.decoder = Decoder(cfg)
 
-    def patches(self, clip_BCTHW: Tensor) -> Tensor:
-        """Return the clip's patches (B, L, P), still uint8 where the clip is: selecting them moves a quarter."""
-        return patchify(clip_BCTHW, self.config.tubelet, self.config.patch_size)
-
     def forward(self, clip_BCTHW: Tensor, is_masked_BL: Tensor, is_target_BL: Tensor | None = None) -> Prediction:
         """Predict the hidden patches.
 
@@ -45,23 +40,14 @@ class MaskedAutoencoder(nn.Module):
             is_masked_BL: bool, True = hidden; the same number in every clip.
             is_target_BL: bool, the hidden tokens to predict (``model.masking.decoder_targets``); the same number in
                 every clip. None predicts all of them.
+
+        Raises:
+            ValueError: clips of another size than the network's.
         """
         visible_BV = token_indices(~is_masked_BL)
         target_BM = token_indices(is_masked_BL if is_target_BL is None else is_target_BL)
-        patches_BLP = self.patches(clip_BCTHW)
-        pred_BMP = self._predict(patches_BLP, visible_BV, target_BM)
+        patches_BLP = self.encoder.patches(clip_BCTHW)
+        visible_BVD = self.encoder.encode_visible(patches_BLP, visible_BV)
+        pred_BMP = self.decoder(self.enc_dec_proj(visible_BVD), visible_BV, target_BM)
         # the target in fp32: bf16 would round what is to be predicted
         return Prediction(pred_BMP, to_unit_range(take_tokens(patches_BLP, target_BM)))
-
-    @torch.no_grad()
-    def reconstruct(self, clip_BCTHW: Tensor, is_masked_BL: Tensor) -> Tensor:
-        """Return the clip (B, 3, T, H, W) with its hidden patches as predicted and its visible ones as they are."""
-        patches_BLP = self.patches(clip_BCTHW)
-        pred_BMP = self._predict(patches_BLP, token_indices(~is_masked_BL), token_indices(is_masked_BL))
-        patches_BLP = to_unit_range(patches_BLP)
-        patches_BLP = patches_BLP.masked_scatter(is_masked_BL[..., None], pred_BMP.to(patches_BLP.dtype))
-        return unpatchify(patches_BLP, self.config.grid, self.config.tubelet, self.config.patch_size)
-
-    def _predict(self, patches_BLP: Tensor, visible_BV: Tensor, target_BM: Tensor) -> Tensor:
-        visible_BVD = self.encoder.encode_visible(patches_BLP, visible_BV)
-        return self.decoder(self.enc_dec_proj(visible_BVD), visible_BV, target_BM)

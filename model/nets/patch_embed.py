@@ -22,6 +22,11 @@ def to_unit_range(clip_BCTHW: Tensor, dtype: torch.dtype = torch.float32) -> Ten
     return clip_BCTHW.to(dtype)
 
 
+def as_clip(frames_THWC: Tensor) -> Tensor:
+    """Return frames, channels last as videos have them, as a batch of one clip (1, 3, T, H, W)."""
+    return frames_THWC.permute(3, 0, 1, 2)[None]
+
+
 def patchify(clip_BCTHW: Tensor, tubelet: int, patch: int) -> Tensor:
     """Return patches (B, L, P) of a clip, tokens in (time, row, column) order. Inverse of ``unpatchify``."""
     return rearrange(clip_BCTHW, "b c (t p0) (h p1) (w p2) -> b (t h w) (c p0 p1 p2)", p0=tubelet, p1=patch, p2=patch)

@@ -56,16 +56,18 @@ def first_weights(cfg: PretrainConfig) -> LoadedWeights | None:
     """
     if cfg.init_from is None:
         return None
-    weights, shape = load_weights(cfg.init_from), model_shape(cfg)
+    shape = model_shape(cfg)
+    weights = load_weights(cfg.init_from, config=shape)
     with torch.device("meta"):
         networks = (build_mae(shape), weights.network), (build_discriminator(shape), weights.discriminator)
-    wrong = []
+    heads = ("encoder_heads", "decoder_heads") if weights.has_decoder else ("encoder_heads",)
+    wrong = [name for name in heads if getattr(weights.config, name) != getattr(shape, name)]  # in no tensor's shape
     for network, state in networks:
         own = {name: value.shape for name, value in network.state_dict().items()}
         wrong += [name for name, value in state.items() if own.get(name) != value.shape]
     if wrong:
         raise ConfigError(
-            f"init_from {cfg.init_from} does not fit the network ({len(wrong)} tensors, the first is {wrong[0]}); "
+            f"init_from {cfg.init_from} does not fit the network ({len(wrong)} differences, the first is {wrong[0]}); "
             "choose the same model.name and overrides as it was trained with"
         )
     return weights

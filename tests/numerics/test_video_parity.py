@@ -83,7 +83,7 @@ def test_the_windows_of_a_real_face_video_are_theirs(both, shared_videos, settin
 
 @pytest.mark.parametrize("frames", [1, 5, 16, 17, 31, 32, 33, 64, 65])
 def test_short_videos_are_read_as_theirs_are(both, tmp_path, frames):
-    """Catches other padding, a stride where there is none, and `<=` for `<` at the edges of METHOD, section 8."""
+    """Catches other padding, a stride where there is none, and `<=` for `<` at the edges."""
     rng = np.random.default_rng(frames)
     coarse = rng.integers(0, 256, (frames, 7, 7, 3), dtype=np.uint8)
     images = coarse.repeat(32, axis=1).repeat(32, axis=2)

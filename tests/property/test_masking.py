@@ -1,4 +1,4 @@
-"""Laws of masking (METHOD, section 6), for all strategies, grids and ratios, against a word-for-word reading of it."""
+"""Laws of masking, for all strategies, grids and ratios, against a word-for-word reading of the paper's method."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_tube_and_frame_show_a_part_of_as_many_patches_and_tubelets_as_the_ratio
 
 
 def test_tube_and_frame_at_90_percent_are_trimmed_from_20_patches_and_one_tubelet():
-    """METHOD: tube keeps 20 shared patches (160 tokens) and frame one tubelet (196), both trimmed to 156."""
+    """As released, tube keeps 20 shared patches (160 tokens) and frame one tubelet (196), both trimmed to 156."""
     tube, frame = (mask_one(strategy, face(), GRID, 0.9, 3) for strategy in ("tube", "frame"))
     assert tube.any(axis=0).sum() == 20
     assert frame.any(axis=1).sum() == 1

@@ -13,11 +13,11 @@ from model.data.order import ClipOrder, assign, clip_seed, permutation
 counts_lists = st.lists(st.integers(0, 7), min_size=1, max_size=12).filter(any)
 
 
-@given(counts=counts_lists, seed=st.integers(0, 2**31), window=st.integers(1, 5), epoch=st.integers(0, 3))
+@given(counts=counts_lists, seed=st.integers(0, 2**31), group=st.integers(1, 5), epoch=st.integers(0, 3))
 @settings(deadline=None, max_examples=60)
-def test_an_epoch_holds_every_clip_exactly_once(counts, seed, window, epoch):
-    """Catches clips lost or doubled at window edges, and empty shards that shift their neighbours."""
-    order = ClipOrder(counts, seed, window)
+def test_an_epoch_holds_every_clip_exactly_once(counts, seed, group, epoch):
+    """Catches clips lost or doubled at the edges of shuffle groups, and empty shards that shift their neighbours."""
+    order = ClipOrder(counts, seed, group)
     seen = [order[position] for position in range(epoch * order.clips, (epoch + 1) * order.clips)]
     assert {address.epoch for address in seen} == {epoch}
     wanted = [(shard, clip) for shard, count in enumerate(counts) for clip in range(count)]
@@ -65,16 +65,16 @@ def test_epochs_and_seeds_differ_and_repeat_exactly():
 
 
 def test_random_access_equals_reading_in_order():
-    """Catches a stale window cache."""
-    order, jumping = ClipOrder([40] * 50, 3, window=4), ClipOrder([40] * 50, 3, window=4)
+    """Catches a stale cache of groups."""
+    order, jumping = ClipOrder([40] * 50, 3, group_shards=4), ClipOrder([40] * 50, 3, group_shards=4)
     positions = np.random.default_rng(0).integers(0, 3 * order.clips, 500)
     expected = {position: order[position] for position in sorted(positions.tolist())}
     assert all(jumping[position] == expected[position] for position in positions.tolist())
 
 
-def test_clips_are_mixed_across_shards_of_a_window():
+def test_clips_are_mixed_across_shards_of_a_shuffle_group():
     """Catches a shuffle of shards alone: neighbours in a batch would all come from one video."""
-    order = ClipOrder([100] * 32, 0, window=16)
+    order = ClipOrder([100] * 32, 0, group_shards=16)
     first = [order[position].shard for position in range(64)]
     assert len(set(first)) > 12
     assert len({order[position].shard for position in range(1600)}) == 16

@@ -2,14 +2,17 @@
 
 import argparse
 import hashlib
+import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import model
 from infra.errors import ConfigError, WeightsError
 from model import Marlin
+from model.clip_stream import WindowPixels
 from model.nets.config import ModelConfig, model_config
 from model.nets.factory import build_discriminator, build_encoder, build_mae
 from model.online import online_folder
@@ -202,3 +205,59 @@ def test_faces_of_a_real_video_are_found_and_cropped(marlin, sample_videos):
     assert faces.shape[1:] == whole.shape[1:] == (48,)
     assert (faces[0] - whole[0]).abs().max() > 1e-3
     assert not marlin.training  # as in theirs
+
+
+def test_a_mask_or_clips_of_another_size_are_refused(marlin):
+    """Catches a short mask, for which the last patches count as neither visible nor hidden."""
+    with pytest.raises(ValueError, match=r"mask is \(1, 1567\)"):
+        marlin(clip(), torch.ones(1, 1567, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"the network takes \(B, 3, 16, 224, 224\)"):
+        marlin(torch.rand(1, 3, 18, 224, 224), torch.arange(1568)[None] < 156)
+
+
+def test_a_bad_download_names_the_cure_and_the_cure_works(tmp_path, monkeypatch):
+    """Catches a login page, fetched in place of weights, that stays in the cache for good."""
+    monkeypatch.setattr("model.online._RELEASE", str(tmp_path))
+    released = tmp_path / "marlin_vit_small_ytf.encoder.pt"
+    released.write_bytes(b"<html>log in</html>")
+    with pytest.raises(WeightsError, match=r"Marlin\.clean_cache\(\) removes it"):
+        Marlin.from_online("marlin_vit_small")
+    config = model_config("marlin_vit_small", encoder_depth=12)
+    torch.save({f"encoder.{key}": value for key, value in build_encoder(config).state_dict().items()}, released)
+    Marlin.clean_cache()
+    assert Marlin.from_online("marlin_vit_small").as_feature_extractor
+
+
+def test_clean_cache_says_what_it_did_unless_it_is_asked_not_to(caplog):
+    """Catches a TypeError for people who call it as marlin-pytorch has it."""
+    caplog.set_level("INFO", "model.marlin")
+    for verbose, lines in ((True, 1), (False, 0)):
+        caplog.clear()
+        online_folder().mkdir(parents=True)
+        Marlin.clean_cache(verbose=verbose)
+        assert not online_folder().exists()
+        assert len(caplog.records) == lines
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "max"])
+def test_rows_of_a_video_are_let_go_as_they_come(marlin, monkeypatch, reduction):
+    """Catches a GPU that holds every row of a long video, and then all of them twice."""
+    windows = [WindowPixels(row, np.zeros((16, 224, 224, 3), np.uint8)) for row in (1, 0, 3, 2, 4, 5, 7, 6)]
+    rows = np.random.default_rng(0).normal(size=(8, 48)).astype(np.float32)
+    kept: list[weakref.ref[np.ndarray]] = []
+
+    def features(self: Marlin, clip_BCTHW: torch.Tensor, keep_seq: bool) -> torch.Tensor:
+        assert sum(ref() is not None for ref in kept) <= 2
+        values_1D = rows[None, windows[len(kept)].row].copy()
+        kept.append(weakref.ref(values_1D))
+        return torch.from_numpy(values_1D)
+
+    monkeypatch.setattr(Marlin, "extract_features", features)
+    monkeypatch.setattr("model.marlin.VideoFrames", lambda path: None)
+    monkeypatch.setattr("model.marlin.probe", lambda path, limit: None)
+    monkeypatch.setattr("model.marlin.plan_video", lambda *args, **kwargs: argparse.Namespace(windows=windows))
+    monkeypatch.setattr("model.marlin.window_stream", lambda *args: iter(windows))
+    wanted = {"none": rows, "mean": rows.mean(axis=0), "max": rows.max(axis=0)}[reduction]
+    found = marlin.extract_video("v.mp4", reduction=reduction)
+    assert found.dtype == torch.float32
+    assert found.numpy() == pytest.approx(wanted, abs=1e-6)

@@ -1,6 +1,7 @@
 """Pictures and numbers of a reconstruction, with a network whose predictions are known."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -99,7 +100,7 @@ def weights(tmp_path) -> Path:
     return tmp_path / "w.safetensors"
 
 
-def settings(video: Path, weights: Path, out: Path, **others: int) -> ReconstructConfig:
+def settings(video: Path, weights: Path, out: Path, **others: Any) -> ReconstructConfig:
     return ReconstructConfig(video=str(video), weights=str(weights), out=str(out), **others)
 
 
@@ -118,3 +119,13 @@ def test_a_video_without_a_long_enough_face_says_so(weights, tmp_path, sample_vi
         reconstruct(settings(tmp_path / "short.mp4", weights, tmp_path / "out.png"))
     with pytest.raises(ConfigError, match="is not there"):
         reconstruct(settings(tmp_path / "absent.mp4", weights, tmp_path / "out.png"))
+
+
+@pytest.mark.parametrize("ratio", [0.9999, 1e-9])
+def test_a_mask_that_cannot_be_drawn_is_refused_before_the_video_is_read(weights, tmp_path, monkeypatch, ratio):
+    """Catches minutes of decoding that end in a traceback."""
+    monkeypatch.setattr("model.reconstruct._face_clips", lambda *args: pytest.fail("the video was read"))
+    (tmp_path / "v.mp4").write_bytes(b"video")
+    cfg = settings(tmp_path / "v.mp4", weights, tmp_path / "out.png", mask={"ratio": ratio})
+    with pytest.raises(ConfigError, match=r"mask\.ratio"):
+        reconstruct(cfg)

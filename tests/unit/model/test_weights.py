@@ -2,7 +2,12 @@
 
 import argparse
 import json
+import logging
 import os
+import resource
+import signal
+import threading
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +20,7 @@ from model.adapt.encoder import pretrained_encoder
 from model.export import export_weights
 from model.foreign_names import head_order
 from model.nets.config import model_config
-from model.nets.factory import build_discriminator, build_mae
+from model.nets.factory import build_discriminator, build_encoder, build_mae
 from model.reconstruct import load_autoencoder
 from model.train.networks import build_networks
 from model.train_config import ModelChoice, PretrainConfig
@@ -212,3 +217,242 @@ def test_names_come_with_and_without_ytf():
     assert known_name("marlin_vit_small_ytf") == known_name("marlin_vit_small") == "marlin_vit_small"
     with pytest.raises(ConfigError, match="unknown model"):
         known_name("marlin_vit_giant")
+
+
+SMALL = model_config("marlin_vit_tiny", encoder_dim=24, encoder_depth=1, decoder_dim=16, decoder_depth=1)
+
+
+@pytest.fixture
+def small() -> dict[str, torch.Tensor]:
+    """A state of few bytes, of no named size."""
+    torch.manual_seed(0)
+    return build_mae(SMALL).state_dict()
+
+
+def refused(path: Path, match: str) -> None:
+    """The file is refused with a sentence of ours that names it."""
+    with pytest.raises(WeightsError, match=match) as error:
+        load_weights(path, config=SMALL)
+    assert str(path.name) in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+def test_a_header_within_all_bounds_costs_nothing_before_the_tensors_are_seen(tmp_path, monkeypatch):
+    """Catches 420 bytes that make the loader compute position tables of 2 GB."""
+    monkeypatch.setattr("model.weights.sin_cos_table", lambda *shape: pytest.fail(f"a table {shape} was computed"))
+    giant = {"frames": 1024, "tubelet": 1, "image_size": 64, "patch_size": 8, "encoder_dim": 8192, "encoder_heads": 1}
+    header = json.dumps({"config": {**TINY.model_dump(), **giant}})
+    save_file({"encoder.norm.bias": torch.zeros(1)}, str(tmp_path / "w.safetensors"), metadata={"marlin": header})
+    refused(tmp_path / "w.safetensors", "does not fit")
+
+
+@pytest.mark.parametrize("stride", [(0, 0), (1, 1)])
+def test_tensors_that_show_the_same_bytes_again_are_refused(tmp_path, small, stride):
+    """Catches a file of a kilobyte whose tensors become gigabytes when they are copied."""
+    wide = torch.zeros(1024).as_strided((500, 500), stride)
+    torch.save({**small, "encoder.blocks.0.attn.qkv.weight": wide}, tmp_path / "w.pth")
+    assert (tmp_path / "w.pth").stat().st_size < wide.nbytes
+    refused(tmp_path / "w.pth", "more numbers than it holds")
+
+
+def test_a_head_is_reordered_only_once_its_kernel_is_known_to_fit(tmp_path, small, monkeypatch):
+    """Catches a permutation of 3 · kernel numbers where the kernel's size is a claim: it holds no number at all."""
+    monkeypatch.setattr("model.foreign_names.head_order", lambda *kernel: pytest.fail(f"an order of {kernel}"))
+    kernel = torch.zeros(0, 3, 4096, 4096, 4096)
+    torch.save({"encoder.patch_embed.proj.weight": kernel, "decoder.head.weight": torch.zeros(1)}, tmp_path / "w.pth")
+    refused(tmp_path / "w.pth", "does not fit")
+
+
+def test_compressed_entries_are_refused_before_they_are_unpacked(tmp_path, small, monkeypatch):
+    """Catches a zip of a megabyte that becomes a gigabyte: torch unpacks it, and never writes one."""
+    torch.save(small, tmp_path / "stored.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "stored.pt") as stored,
+        zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in stored.namelist():
+            packed.writestr(name, stored.read(name))
+    assert torch.load(tmp_path / "packed.pt", weights_only=True).keys() == small.keys()
+    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: pytest.fail("it was unpacked"))
+    refused(tmp_path / "packed.pt", "compressed")
+
+
+NORM = "encoder.norm.bias"
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (torch.zeros(24, device="meta"), "no dense tensor"),
+        (torch.zeros(24).to_sparse(), "no dense tensor"),
+        (torch.zeros(24, dtype=torch.complex64), "no dense tensor"),
+        (torch.quantize_per_tensor(torch.zeros(24), 1.0, 0, torch.qint8), "no dense tensor"),
+        (torch.zeros(24, dtype=torch.int64), "floating-point"),
+    ],
+    ids=["meta", "sparse", "complex", "quantized", "integer"],
+)
+def test_tensors_that_are_no_numbers_of_ours_are_one_sentence(tmp_path, small, value, sentence):
+    """Catches torch's tracebacks, and numbers that are silently converted."""
+    torch.save({**small, NORM: value}, tmp_path / "w.pt")
+    refused(tmp_path / "w.pt", sentence)
+
+
+def test_keys_that_are_no_names_are_passed_over(tmp_path, small):
+    """Catches an AttributeError of int."""
+    torch.save({**small, 7: torch.zeros(1)}, tmp_path / "w.pt")
+    assert same(load_weights(tmp_path / "w.pt", config=SMALL).state, small)
+
+
+def test_a_block_of_5000_digits_and_a_bottomless_header_are_one_sentence(tmp_path, state):
+    """Catches ValueError of int() and RecursionError of json."""
+    torch.save({**state, f"encoder.blocks.{'9' * 5000}.x": torch.zeros(1)}, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=r"1 tensors differ, the first is encoder\.blocks\.9{50,80}…"):
+        load_weights(tmp_path / "w.pt")
+    save_file({NORM: torch.zeros(1)}, str(tmp_path / "w.safetensors"), metadata={"marlin": "[" * 100_000})
+    refused(tmp_path / "w.safetensors", "header")
+
+
+def test_a_projection_without_a_decoder_is_left_out_of_the_encoder(tmp_path, small):
+    """Catches a file that passes the check and then fails in load_state_dict."""
+    kept = {name: value for name, value in small.items() if not name.startswith("decoder.")}
+    torch.save(kept, tmp_path / "w.pt")
+    assert Marlin(load_weights(tmp_path / "w.pt", config=SMALL)).as_feature_extractor
+
+
+def test_files_are_read_by_several_threads_and_nothing_stays_allowed(tmp_path, small, monkeypatch):
+    """Catches the first thread that ends and takes from the others what their file needs."""
+    torch.save({"model": small, "args": argparse.Namespace(lr=1)}, tmp_path / "w.pth")
+    load, inside, ended, found = torch.load, threading.Event(), threading.Event(), []
+
+    def slow_load(*args, **kwargs):
+        if not inside.is_set():
+            inside.set()
+            second.start()
+            second.join(0.5)  # time to come in
+        else:
+            ended.wait(5)
+        return load(*args, **kwargs)
+
+    def read() -> None:
+        found.append(load_weights(tmp_path / "w.pth", config=SMALL))
+
+    second = threading.Thread(target=read)
+    monkeypatch.setattr(torch, "load", slow_load)
+    read()
+    ended.set()
+    second.join()
+    assert len(found) == 2
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()
+
+
+def test_a_write_that_the_disk_refuses_is_one_sentence_and_leaves_the_old_file(tmp_path, small):
+    """Catches SafetensorError, which is no OSError, and a file cut in half."""
+    path = tmp_path / "w.safetensors"
+    save_weights(path, small, SMALL, {"first": True})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(WeightsError, match="cannot be written"):
+            save_weights(path, small, SMALL, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert load_weights(path).provenance == {"first": True}
+    assert os.listdir(tmp_path) == ["w.safetensors"]
+
+
+SHAPED = model_config(
+    "marlin_vit_tiny", image_size=112, frames=8, encoder_heads=6, encoder_depth=2, decoder_heads=4, mlp_ratio=2
+)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A Hugging Face folder of a network of none of the named shapes, and its own file beside it."""
+    torch.manual_seed(0)
+    save_weights(tmp_path / "own.safetensors", build_mae(SHAPED).state_dict(), SHAPED, {})
+    return export_weights(tmp_path / "own.safetensors", "huggingface", tmp_path / "folder")
+
+
+@pytest.mark.parametrize("named", ["folder", "file"])
+def test_a_huggingface_folder_brings_its_own_shape(folder, tmp_path, named):
+    """Catches 224 pixels, 16 frames and the named size's heads for every folder: other features, without a word."""
+    path = folder if named == "folder" else folder / "model.safetensors"
+    theirs, own = Marlin(load_weights(path)).eval(), Marlin(load_weights(tmp_path / "own.safetensors")).eval()
+    assert theirs.config == own.config.model_copy(update={"name": "videomae"})
+    clip = torch.rand(1, 3, 8, 112, 112)
+    assert torch.equal(theirs.extract_features(clip), own.extract_features(clip))
+
+
+def test_a_folder_of_a_named_width_and_depth_has_the_size_s_name(tmp_path):
+    """Catches a folder that cannot be loaded as what it was exported from."""
+    config = model_config("marlin_vit_tiny", image_size=112, frames=8, encoder_heads=6)
+    state = {f"encoder.{name}": value for name, value in build_encoder(config).state_dict().items()}
+    save_weights(tmp_path / "own.safetensors", state, config, {})
+    folder = export_weights(tmp_path / "own.safetensors", "huggingface", tmp_path / "folder")
+    assert load_weights(folder, "marlin_vit_tiny_ytf").config == config
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
+        ({"intermediate_size": 100}, "mlp_ratio"),
+        ({"hidden_size": 0}, "no widths"),
+        ({"hidden_size": "wide"}, "no widths"),
+        ({"image_size": [112, 224]}, "image_size"),
+        ({"num_attention_heads": 7}, "not a multiple of encoder_heads 7"),
+        ({"num_frames": 1 << 40}, "frames"),
+        ({"num_hidden_layers": 3}, "does not fit"),
+    ],
+)
+def test_a_config_json_that_is_no_network_of_ours_is_one_sentence(folder, change, sentence):
+    """Catches tracebacks, and another activation that is taken for GELU."""
+    tree = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(tree | change))
+    with pytest.raises((WeightsError, ConfigError), match=sentence) as error:
+        load_weights(folder)
+    assert "folder" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, "{" + " " * (1 << 20) + "}", "\udcff"])
+def test_a_config_json_that_cannot_be_read_is_one_sentence(folder, text):
+    """Catches RecursionError, and a gigabyte of spaces that is read whole."""
+    (folder / "config.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(WeightsError, match=r"config\.json"):
+        load_weights(folder)
+
+
+def test_a_config_json_s_other_eps_is_warned_of_and_square_sizes_may_be_lists(folder, caplog):
+    """Catches features that differ a little from transformers' and nobody knows why."""
+    with caplog.at_level(logging.WARNING):
+        load_weights(folder)
+        assert not caplog.records
+        tree = json.loads((folder / "config.json").read_text())
+        del tree["layer_norm_eps"]
+        (folder / "config.json").write_text(json.dumps(tree | {"image_size": [112, 112]}))
+        assert load_weights(folder).config.image_size == 112
+    assert "layer_norm_eps is 1e-12" in caplog.text
+
+
+@pytest.mark.parametrize("to", ["marlin-pytorch", "huggingface"])
+def test_an_export_that_fails_leaves_the_old_one_whole(tmp_path, folder, monkeypatch, to):
+    """Catches a target cut in half, and a new config.json beside old weights."""
+    out = folder if to == "huggingface" else export_weights(tmp_path / "own.safetensors", to, tmp_path / "pt" / "w.pt")
+    where = out if out.is_dir() else out.parent
+    before = {path.name: path.read_bytes() for path in where.iterdir()}
+    written: list[str] = []
+
+    def full_disk(path: Path, content: bytes) -> None:
+        written.append(path.name)
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2 if len(written) == len(before) else None])
+        if len(written) == len(before):  # the last of them
+            raise OSError(28, "No space left on device")
+
+    save_weights(tmp_path / "new.safetensors", build_mae(TINY).state_dict(), TINY, {})
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(WeightsError, match="No space left"):
+        export_weights(tmp_path / "new.safetensors", to, out)
+    assert {path.name: path.read_bytes() for path in where.iterdir()} == before

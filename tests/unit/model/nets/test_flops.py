@@ -31,7 +31,7 @@ def counted(run) -> int:
 
 @pytest.mark.parametrize(("size", "billions"), [("small", 56.9), ("base", 180.3), ("large", 596.8)])
 def test_encoders_cost_what_the_method_says(size, billions):
-    """METHOD, section 4, in multiply-adds. Catches qkv or attention left out, as the published figures do."""
+    """Whole encoders, in multiply-adds. Catches qkv or attention left out, as the published figures do."""
     assert encoder_flops(model_config(f"marlin_vit_{size}"), 1568) / 2e9 == pytest.approx(billions, abs=0.05)
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 
 from infra.config import load_config
-from model.train.networks import build_networks, model_shape
+from infra.errors import ConfigError
+from model.nets.factory import build_mae
+from model.train.networks import build_networks, first_weights, model_shape
 from model.train_config import PretrainConfig
+from model.weights import save_weights
 from tests.support.pretraining import SMALL_MODEL
 
 
@@ -35,3 +41,21 @@ def test_the_generator_is_the_same_with_and_without_a_discriminator():
     assert judge is not None
     assert none is None
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_a_start_without_position_tables_takes_the_run_s_own_shape(tmp_path: Path):
+    """Catches VideoMAE's files, which say no pixels and frames, refused by every run that has not 224 and 16."""
+    shape = model_shape(config())
+    assert shape.image_size == 112
+    state = {name: value for name, value in build_mae(shape).state_dict().items() if not name.endswith("emb")}
+    torch.save(state, tmp_path / "w.pth")
+    generator, _ = build_networks(config(f"init_from={tmp_path / 'w.pth'}"))
+    assert all(torch.equal(generator.state_dict()[name], value) for name, value in state.items())
+
+
+def test_a_start_with_other_heads_is_refused(tmp_path: Path):
+    """Catches heads, which no tensor's shape shows: the same numbers make another network."""
+    other = model_shape(config()).model_copy(update={"encoder_heads": 1})
+    save_weights(tmp_path / "w.safetensors", build_mae(other).state_dict(), other, {})
+    with pytest.raises(ConfigError, match="encoder_heads"):
+        first_weights(config(f"init_from={tmp_path / 'w.safetensors'}"))
