@@ -60,7 +60,7 @@ def live(
 @command(app, REGISTRY, Door("version", "N", "--version"), WHY)
 def promote(cfg: RegistryConfig) -> None:
     """Make an encoder live by hand; the reason stays."""
-    from flows.licences import non_commercial
+    from model.licences import non_commercial
 
     if cfg.version is None or not cfg.why:
         raise ConfigError("--version and --why are needed: which encoder, and for what reason")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from flows.licences import COMMERCIAL
 from infra.config import BaseConfig
 from model.adapt_config import AdaptConfig
 from model.extract_config import ExtractConfig
 from model.gate import GateConfig
+from model.licences import COMMERCIAL
 from model.train_config import PretrainConfig
 from pipeline.config import IngestConfig
 

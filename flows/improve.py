@@ -15,7 +15,6 @@ from flows.automations import PART_TAG
 from flows.config import ImproveConfig
 from flows.events import ENCODER_PROMOTED, post_event, registry_resource
 from flows.ingest import DAY_S
-from flows.licences import non_commercial
 from flows.plan import Idle, due_attempt
 from flows.pretrain import pretrain_flow
 from flows.registry import Action, Attempt, Decision, Encoder, Registry
@@ -23,6 +22,7 @@ from flows.runs import encoder_folder, settled_folder
 from infra.storage import open_storage
 from model.adapt.report import RESULT_FILE
 from model.gate import Verdict, compare
+from model.licences import non_commercial
 from model.pretrain import PretrainReport
 from pipeline.dataset.versions import VersionRecord, list_versions, newest_version, read_version
 
@@ -82,16 +82,15 @@ def _candidate(cfg: ImproveConfig, registry: Registry, attempt: Attempt, parent:
         return Encoder(
             number=number, created=created, sha256=sha256, run=str(trained.run_dir), dataset=attempt.dataset,
             dataset_version=attempt.dataset_version, clips=attempt.clips, parent=attempt.parent,
-            licences=_licences(trained, parent, start),
+            licences=_licences(trained, parent),
         )  # fmt: skip
 
     return registry.register(trained.weights, made)
 
 
-def _licences(trained: PretrainReport, parent: Encoder | None, start: str | None) -> tuple[str, ...]:
+def _licences(trained: PretrainReport, parent: Encoder | None) -> tuple[str, ...]:
     """Everything behind the weights: the dataset's parts, and those of what the training began with."""
-    inherited = parent.licences if parent else (f"initial weights {start}: unstated",) if start else ()
-    return tuple(sorted({*trained.licences, *inherited}))
+    return tuple(sorted({*trained.licences, *(parent.licences if parent else ())}))
 
 
 def _decided(cfg: ImproveConfig, registry: Registry, candidate: Encoder) -> Decision:

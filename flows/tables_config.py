@@ -30,13 +30,14 @@ class TablesConfig(BaseConfig):
     """Settings of ``marlin tables``: which tables are filled, from which data, with which recipe."""
 
     tables: tuple[TableName, ...] = ("modules", "encoders", "masking")
-    """Which tables; cells that tables share are run once."""
+    """Which tables: modules, encoders, masking, deepfake, emotion, attributes, few_shot. Shared cells are run once."""
     work: str = "work/tables"
     """Folder of all runs and of ``tables.md``. A finished cell is not run again."""
     pretrain: PretrainConfig = PretrainConfig()
     """Recipe of every pretraining; on YouTube Faces. Encoder, masking and adversarial loss are the row's."""
     adapt: AdaptConfig = AdaptConfig()
-    """Recipe of every adaptation; task, data, weights and backbone are the cell's."""
+    """Recipe of every adaptation; task, data, weights and backbone are the cell's, and ``balanced`` is off, as in
+    the paper."""
     data: dict[TaskName, AdaptDataConfig] = {}
     """Dataset, split and labels of each task; columns of tasks that are absent stay empty."""
     sizes: dict[Literal["ViT-S", "ViT-B", "ViT-L"], ModelChoice] = {

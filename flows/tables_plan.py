@@ -87,6 +87,7 @@ def adapt_config(
             "weights": str(pretraining) if pretraining else "",
             "backbone": recipe.backbone,
             "baseline": False,
+            "balanced": False,  # plain cross-entropy, as the published accuracies are
             "cache": cfg.adapt.cache or str(Path(cfg.work) / "cache"),
             "few_shot": cfg.adapt.few_shot.model_copy(
                 update={"fractions": fractions, "finetune": bool(fractions) and task == "deepfake"}

@@ -40,7 +40,8 @@ class RunContext:
     As a context manager it times the run and records the outcome; ``run.json`` is rewritten atomically at every
     change, as is ``config.yaml`` when a run goes on, so that a killed run leaves a readable record with outcome
     ``running``. A run that is refused before it has read or made anything leaves no folder, unless the folder was there
-    before.
+    before. What earlier runs in the folder read, and what they made and is still there, stays recorded: whoever asks
+    what stands behind a file in it must find it, however the last run ended.
     """
 
     def __init__(self, kind: str, config: BaseModel, folder: Path, made: Sequence[Path] = ()) -> None:
@@ -59,8 +60,7 @@ class RunContext:
             "code": code_revision(),
             "python": platform.python_version(),
             "packages": package_versions(),
-            "inputs": [],
-            "outputs": [],
+            **_recorded(folder),
         }
         self._replace(CONFIG_FILE, dump_config(config))
         self._save()
@@ -74,10 +74,7 @@ class RunContext:
         Raises:
             ConfigError: ``folder`` exists and is not a folder.
         """
-        if folder is None:
-            stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-            folder = Path(root) / f"{kind}-{stamp}-{config_digest(config)[:8]}"
-        path = Path(folder)
+        path = new_run_folder(kind, config, root=root) if folder is None else Path(folder)
         made = [place for place in (path, *path.parents) if not place.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -91,17 +88,20 @@ class RunContext:
 
     def add_input(self, name: str, uri: str, digest: str, *, licence: str | None = None) -> None:
         """Record what the run read: where it lies, its digest or version, and the licence that follows from it."""
-        self._record["inputs"].append({"name": name, "uri": uri, "digest": digest, "licence": licence})
-        self._save()
+        self._add("inputs", {"name": name, "uri": uri, "digest": digest, "licence": licence})
 
     def add_output(self, name: str, path: str | Path, digest: str | None = None) -> None:
         """Record what the run made."""
-        self._record["outputs"].append({"name": name, "path": str(path), "digest": digest})
-        self._save()
+        self._add("outputs", {"name": name, "path": str(path), "digest": digest})
 
     def set(self, key: str, value: Any) -> None:
         """Record one further JSON value."""
         self._record[key] = value
+        self._save()
+
+    def _add(self, key: str, entry: dict[str, str | None]) -> None:
+        if entry not in self._record[key]:  # an earlier run's, perhaps
+            self._record[key].append(entry)
         self._save()
 
     def __enter__(self) -> RunContext:
@@ -161,6 +161,11 @@ class RunRecord:
     outputs: tuple[RunEntry, ...]
 
 
+def new_run_folder(kind: str, config: BaseModel, *, root: str | Path = "runs") -> Path:
+    """Return the folder of a run that begins now: ``root/<kind>-<time>-<digest>``; nothing is made."""
+    return Path(root) / f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{config_digest(config)[:8]}"
+
+
 def find_runs(roots: Iterable[str | Path]) -> list[RunRecord]:
     """Return the runs whose folders lie anywhere below ``roots``, by folder.
 
@@ -212,6 +217,22 @@ def is_made_by(run: RunRecord, other: RunRecord, entry: RunEntry) -> bool:
     return entry.digest in digests or any(
         path.is_relative_to(run.folder) for path in possible_paths(other, entry.place)
     )
+
+
+def _recorded(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The inputs of earlier runs in a folder, and those of their outputs that are still there."""
+    try:
+        tree, run = json.loads((folder / RUN_FILE).read_text(encoding="utf-8")), _record(folder / RUN_FILE)
+        return {"inputs": tree["inputs"], "outputs": [entry for entry in tree["outputs"] if _is_there(run, entry)]}
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _log.warning("%s is no record of a run (%s); what it recorded is lost", folder / RUN_FILE, error)
+    return {"inputs": [], "outputs": []}
+
+
+def _is_there(run: RunRecord, output: dict[str, Any]) -> bool:
+    return "://" in output["path"] or any(path.exists() for path in possible_paths(run, output["path"]))
 
 
 def _record(file: Path) -> RunRecord:

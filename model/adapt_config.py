@@ -42,11 +42,12 @@ class AdaptDataConfig(BaseConfig):
     frames without gap or overlap, so a video's score comes from sliding windows over all of it."""
     split: Literal["auto", "manifest", "video", "time"] = "auto"
     """``manifest`` uses the dataset's own train/val/test; ``video`` holds out whole videos (whole people where they
-    are known); ``time`` cuts each video into an earlier and a later part; ``auto`` takes the first that works."""
+    are known); ``time`` cuts each person's videos (each video, where people are unknown) at one frame number into an
+    earlier and a later part; ``auto`` takes the first that works."""
     min_groups: int = Field(default=8, ge=2)
     """Fewest videos (or people) for which ``auto`` holds out whole videos; below it, time is split."""
     test_fraction: float = Field(default=0.3, gt=0, lt=1)
-    """Share of the groups, or of each video's length, that is tested on."""
+    """Share of the groups, or of each person's time, that is tested on."""
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
     """Share of the rest that chooses the best epoch and drives the plateau schedule."""
     gap_frames: int = Field(default=32, ge=0)
@@ -65,18 +66,18 @@ class AdaptDataConfig(BaseConfig):
 
 
 class ProbeConfig(BaseConfig):
-    """Linear probe on frozen pooled features (METHOD section 9), full batch: the features are computed once."""
+    """Linear probe on frozen pooled features, as in the paper, but full batch: the features are computed once."""
 
     epochs: int = Field(default=2000, ge=1)
     """Passes over the training features; one optimiser step each, and the best of them is kept. Pretrained features lie
     near few directions, which takes them longer than features of a random encoder; an epoch takes about a ms."""
     lr: float = Field(default=1e-3, gt=0)
-    """Adam's learning rate. METHOD's 1e-4 is for hundreds of steps an epoch; here an epoch is one step."""
+    """Adam's learning rate. The released 1e-4 is for hundreds of steps an epoch; here an epoch is one step."""
     betas: tuple[float, float] = (0.5, 0.9)
     """Adam's betas."""
     patience: int = Field(default=100, ge=1)
-    """Epochs without a better validation loss before the learning rate is halved. METHOD's 7 is for epochs of hundreds
-    of steps: with one step an epoch it froze probes on pretrained features before they had learnt anything."""
+    """Epochs without a better validation loss before the learning rate is halved. The released 7 is for epochs of
+    hundreds of steps: with one step an epoch it froze probes on pretrained features before they had learnt anything."""
     standardise: bool = True
     """Bring each feature to mean 0 and standard deviation 1 with the training side's statistics (folded into the
     head afterwards). Pooled features differ by orders of magnitude between dimensions; without it Adam crawls."""
@@ -108,7 +109,7 @@ class FinetuneConfig(BaseConfig):
     zero_stage: Literal[1, 2] = 1
     """DeepSpeed's partitioning: 1 shares optimiser state over ranks, 2 gradients too."""
     world_size: int = Field(default=0, ge=0)
-    """Ranks; 0 takes all GPUs, or 1 on a CPU."""
+    """Ranks; 0 takes all GPUs (the one that ``device=cuda:N`` names), or 1 on a CPU."""
     workers: int = Field(default=2, ge=1, le=128)
     """Threads per rank that read and decode clips."""
 
@@ -150,6 +151,10 @@ class AdaptConfig(BaseConfig):
     """Fine-tuning."""
     few_shot: FewShotConfig = FewShotConfig()
     """Training on a share of the labels."""
+    balanced: bool = True
+    """Rare classes weigh as much as common ones in the loss, for the tasks that ask for classes: deepfake, sentiment2
+    and custom. Probabilities are then those of equally frequent classes, and ``ece`` measures them against the data's
+    own frequencies. False trains on these, as the paper does."""
     baseline: bool = True
     """Also probe a randomly initialised encoder of the same size: what pretraining adds is the difference."""
     save_adapted: bool = True
@@ -164,11 +169,20 @@ class AdaptConfig(BaseConfig):
     pictures: int = Field(default=6, ge=0, le=32)
     """Pairs of real and fake shown in ``pairs.png`` (made fakes alone)."""
     device: str = "auto"
-    """``auto`` takes a GPU where there is one; else ``cpu`` or ``cuda:N``."""
+    """``auto`` takes a GPU where there is one (fine-tuning: all of them); else ``cpu``, or ``cuda:N`` for one GPU."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of torch; 0 leaves its default."""
     seed: int = Field(default=0, ge=0)
     """Seed of the blends, the split, the random encoder and the training order."""
+
+    @model_validator(mode="after")
+    def _one_gpu(self) -> Self:
+        if self.device.startswith("cuda:") and self.finetune.world_size > 1:
+            raise ValueError(
+                f"device={self.device} is one GPU and finetune.world_size={self.finetune.world_size} needs as many; "
+                "set one of them alone"
+            )
+        return self
 
 
 class PredictConfig(BaseConfig):

@@ -47,14 +47,28 @@ class WindowPixels(NamedTuple):
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """All windows of one video, by track and time, and the squares to crop: frame → x0 y0 x1 y1 for each track."""
+    """All windows of one video, by track and time, and the squares to crop: frame → x0 y0 x1 y1 for each track.
+
+    seconds_F: when each frame is shown, which at a varying rate is not its number over ``info.fps``.
+    """
 
     crop: CropMode
-    frames: int
+    seconds_F: np.ndarray
     windows: tuple[PlannedWindow, ...]
     tracks: tuple[FaceTrack, ...]
     info: VideoInfo
     chunks: list[tuple[int, np.ndarray]] | None
+
+    @property
+    def frames(self) -> int:
+        """Frames of the video."""
+        return len(self.seconds_F)
+
+    def seconds(self, frame: int) -> float:
+        """Return when a frame is shown; the one behind the last is the video's end, a mean frame later."""
+        if frame < self.frames:
+            return float(self.seconds_F[frame])
+        return float(self.seconds_F[-1]) + 1 / self.info.fps
 
     def square(self, track: int | None, frame: int) -> np.ndarray:
         """Return the square of one frame: of the track's path, or around the whole frame."""
@@ -104,13 +118,14 @@ def plan_video(
     chunks = _told(frames.iter_chunks(chunk), seen)
     if crop == "none" or (crop == "auto" and info.width == info.height == FACE_CROP_SIDE):
         count, held = _counted(chunks, hold_bytes)
-        return WindowPlan("none", count, _whole_windows(count, cut), (), info, held)
+        return WindowPlan("none", np.array(frames.seconds), _whole_windows(count, cut), (), info, held)
     if detector is None:
         raise ValueError(f"crop={crop} looks for faces and needs a detector")
     scan = scan_faces(chunks, detector, track_cfg, hold_bytes=hold_bytes, clock=StageClock())
+    seconds_F = np.array(frames.seconds)
     tracks = judge_tracks(scan, track_cfg, info.fps).kept
     if crop == "auto" and is_face_crop(scan, info):
-        return WindowPlan("none", scan.frames, _whole_windows(scan.frames, cut), (), info, scan.held)
+        return WindowPlan("none", seconds_F, _whole_windows(scan.frames, cut), (), info, scan.held)
     if not scan.faces:
         raise RejectError(RejectReason.NO_FACE, f"no face in {scan.frames} frames; crop=none takes the whole frame")
     if not tracks:
@@ -120,7 +135,7 @@ def plan_video(
         for track in tracks
         for indices in cut(len(track.scores_F))
     )
-    return WindowPlan("face", scan.frames, windows, tracks, info, scan.held)
+    return WindowPlan("face", seconds_F, windows, tracks, info, scan.held)
 
 
 def is_face_crop(scan: Scan, info: VideoInfo) -> bool:

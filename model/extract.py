@@ -36,8 +36,8 @@ _log = logging.getLogger(__name__)
 class WindowSpan:
     """Where one row of features comes from.
 
-    Frames ``start_frame`` … ``end_frame - 1``, the same in seconds, and the number of the face track (None: the whole
-    frame). Tracks are numbered by their first frame, then from left to right.
+    Frames ``start_frame`` … ``end_frame - 1``, the same in the video's own seconds, and the number of the face track
+    (None: the whole frame). Tracks are numbered by their first frame, then from left to right.
     """
 
     start_frame: int
@@ -156,7 +156,7 @@ class _Extractor:
             _write_json(spans, {**record, "reject": reject.reason.value, "detail": reject.detail, "windows": []})
             _log.warning("%s gives no features: %s (%s)", path, reject.reason.value, reject.detail)
             return ExtractedVideo(path, None, spans, (), None, reject.reason.value, reject.detail)
-        windows = tuple(_span(window, plan.info.fps) for window in plan.windows)
+        windows = tuple(_span(window, plan) for window in plan.windows)
         _write_npy(npy, features_ND)
         record |= {"reject": None, "detail": None, "crop": plan.crop, "fps": plan.info.fps, "frames": plan.frames}
         _write_json(spans, {**record, "windows": [asdict(window) for window in windows]})
@@ -177,9 +177,9 @@ class _Extractor:
         return features_ND
 
 
-def _span(window: PlannedWindow, fps: float) -> WindowSpan:
+def _span(window: PlannedWindow, plan: WindowPlan) -> WindowSpan:
     start, end = window.indices[0], window.indices[-1] + 1
-    return WindowSpan(start, end, round(start / fps, 6), round(end / fps, 6), window.track)
+    return WindowSpan(start, end, round(plan.seconds(start), 6), round(plan.seconds(end), 6), window.track)
 
 
 def _write_npy(path: Path, array: np.ndarray) -> None:

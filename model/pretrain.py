@@ -15,6 +15,7 @@ from infra.errors import ConfigError
 from infra.fetch import file_digest
 from infra.metrics import read_metrics
 from infra.run import CONFIG_FILE, RunContext
+from model.licences import dataset_licences, united, weight_licences
 from model.reconstruct import (
     MEAN_FACE_CLIPS,
     ReconstructionScore,
@@ -162,11 +163,13 @@ def _record_inputs(
     run: RunContext, cfg: PretrainConfig, reader: DatasetReader, init: LoadedWeights | None
 ) -> tuple[str, ...]:
     version = reader.version
-    licences = (f"videos: {version.source_licence}", *(f"{part.part}: {part.licence}" for part in version.licences))
+    licences = dataset_licences(version)
     run.add_input("dataset", reader.storage.uri, f"version {version.version}", licence="; ".join(licences))
-    if init is not None:
-        run.add_input("init_from", str(cfg.init_from), init.digest)
-    return licences
+    if init is None:
+        return licences
+    inherited = weight_licences(init.provenance)
+    run.add_input("init_from", str(cfg.init_from), init.digest, licence="; ".join(inherited))
+    return united(licences, inherited)
 
 
 def _settings_of(run_dir: Path | None) -> PretrainConfig | None:

@@ -20,7 +20,10 @@ FRAMES = 16
 
 
 class Backbone(NamedTuple):
-    """How to build a network without its classifier, the width of its features, and the frame size it wants."""
+    """How to build a network without its classifier, the width of its features, and the frame size it wants.
+
+    ``licence`` is the code's; weights of it have terms of their own.
+    """
 
     build: Callable[[], nn.Module]
     width: int
@@ -75,10 +78,10 @@ def _xception() -> nn.Module:
 
 
 BACKBONES: dict[str, Backbone] = {
-    "r3d": Backbone(_r3d, 512, 112, "torchvision, BSD-3-Clause"),
-    "mvit_v1": Backbone(lambda: _mvit("mvit_v1_b"), 768, 224, "torchvision, BSD-3-Clause"),
-    "mvit_v2": Backbone(lambda: _mvit("mvit_v2_s"), 768, 224, "torchvision, BSD-3-Clause"),
-    "xception": Backbone(_xception, 2048, 224, "timm, Apache-2.0"),
+    "r3d": Backbone(_r3d, 512, 112, "torchvision: BSD-3-Clause"),
+    "mvit_v1": Backbone(lambda: _mvit("mvit_v1_b"), 768, 224, "torchvision: BSD-3-Clause"),
+    "mvit_v2": Backbone(lambda: _mvit("mvit_v2_s"), 768, 224, "torchvision: BSD-3-Clause"),
+    "xception": Backbone(_xception, 2048, 224, "timm: Apache-2.0"),
 }
 
 

@@ -81,16 +81,16 @@ def custom_task(file: LabelFile, kind: Kind | None = None) -> TaskSpec:
     """Return the task that a csv describes; ``kind`` None takes what its columns look like.
 
     Several columns are multilabel. One column of 0 and 1 is binary, of up to 20 whole numbers or of text multiclass, of
-    other numbers regression.
+    other numbers regression. Of classes that are all numbers, 1, 1.0 and 01 are one, named as it is spelled shortest;
+    values that are not finite are none.
 
     Raises:
         ConfigError: the columns do not fit the kind asked for.
     """
     names = file.names
-    values = {row.labels[names[0]] for row in file.rows if row.labels}
+    values = {value for row in file.rows if row.labels and not _says_nothing(value := row.labels[names[0]])}
     numeric = {_as_number(value) for value in values}
-    guessed = _guess(names, numeric, len(values))
-    kind = kind or guessed
+    kind = kind or _guess(names, numeric)
     if (kind == "multilabel") != (len(names) > 1) and not (kind == "multilabel" and numeric <= {0.0, 1.0}):
         raise ConfigError(
             f"a {kind} task cannot have the label columns {', '.join(names)}; drop some, or change data.kind"
@@ -184,30 +184,41 @@ def _as_number(text: str) -> float | None:
         return None
 
 
-def _guess(names: tuple[str, ...], numeric: set[float | None], distinct: int) -> Kind:
+def _guess(names: tuple[str, ...], numeric: set[float | None]) -> Kind:
     if len(names) > 1:
         return "multilabel"
-    finite = {value for value in numeric if value is not None and math.isfinite(value)}
-    if None not in numeric and finite <= {0.0, 1.0}:
+    if numeric <= {0.0, 1.0}:
         return "binary"
-    if None in numeric or (distinct <= 20 and all(value.is_integer() for value in finite)):
+    if None in numeric or (len(numeric) <= 20 and all(float(value or 0).is_integer() for value in numeric)):
         return "multiclass"
     return "regression"
 
 
+def _says_nothing(text: str) -> bool:
+    """Whether it is a number and not finite."""
+    return not math.isfinite(_as_number(text) or 0.0)
+
+
 def _classes(name: str, values: set[str]) -> TaskSpec:
-    if len(values) > MAX_CLASSES:
+    are_numbers = None not in map(_as_number, values)
+
+    def meant(value: str) -> float | str:
+        return float(value) if are_numbers else value
+
+    spelled = {meant(value): value for value in sorted(values, key=lambda value: (-len(value), value))}
+    if len(spelled) > MAX_CLASSES:
         raise ConfigError(
-            f"column '{name}' has {len(values)} different values; a multiclass task has {MAX_CLASSES} at most"
+            f"column '{name}' has {len(spelled)} different values; a multiclass task has {MAX_CLASSES} at most"
         )
-    classes = tuple(sorted(values, key=lambda value: (_as_number(value) is None, _as_number(value) or 0.0, value)))
+    order = sorted(spelled.values(), key=lambda value: (_as_number(value) is None, _as_number(value) or 0.0, value))
+    place = {meant(value): float(k) for k, value in enumerate(order)}
 
     def read(labels: Labels) -> Target | None:
         value = labels.get(name)
         if value is None:
             return None
-        if _as_number(str(value)) is not None and not math.isfinite(float(value)):
+        if _says_nothing(str(value)):
             raise LabelError(f"label '{name}' is {value}, which says nothing")
-        return (float(classes.index(str(value))),)
+        return (place[meant(str(value))],)
 
-    return TaskSpec("custom", "multiclass", classes, read, f"column {name} of the csv")
+    return TaskSpec("custom", "multiclass", tuple(order), read, f"column {name} of the csv")

@@ -19,7 +19,7 @@ _HEAD = "head."
 
 
 class PooledEncoder(nn.Module):
-    """Pooled features: the mean over all tokens, then LayerNorm (METHOD section 4), in this order.
+    """Pooled features: the mean over all tokens, then LayerNorm, in this order, as in the released code.
 
     Args:
         encoder: the network of ``model.nets``; all tokens visible.

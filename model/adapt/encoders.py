@@ -9,11 +9,14 @@ from typing import Any
 
 from torch import nn
 
+from infra.errors import WeightsError
 from infra.fetch import file_digest
 from model.adapt.backbones import BACKBONES, FRAMES, build_backbone
 from model.adapt.encoder import pretrained_encoder, random_encoder
 from model.adapt_config import AdaptConfig
+from model.licences import NOT_STATED, weight_licences
 from model.nets.config import ModelConfig
+from model.provenance import PRETRAINING, labels_behind
 from model.weights import LoadedWeights, load_weights
 
 
@@ -23,7 +26,7 @@ class EncoderChoice:
 
     ``init`` is ``pretrained`` or ``random`` (then of ``seed``). ``config`` is None for baselines, ``weights`` for what
     starts at random. ``digest`` is the weight file's sha256, empty without one. ``file`` is a baseline's state dict.
-    ``licences`` are those of what it was trained with.
+    ``licences`` are those of what it was trained with, ``provenance`` is what its file says of pretraining.
     """
 
     name: str
@@ -58,31 +61,31 @@ def open_encoder(cfg: AdaptConfig) -> EncoderChoice:
     """Return the encoder that the settings name; its size comes from the weights.
 
     Raises:
-        WeightsError: the file cannot be read, or holds another size than ``cfg.model``.
+        WeightsError: the file cannot be read, holds another size than ``cfg.model``, or an encoder that learnt labels,
+            those of what is tested here perhaps.
     """
     if cfg.backbone != "marlin":
         made = BACKBONES[cfg.backbone]
         digest = file_digest(Path(cfg.weights)) if cfg.weights else ""
-        init = "pretrained" if cfg.weights else "random"
+        init, licences = ("pretrained", (made.licence, NOT_STATED)) if cfg.weights else ("random", (made.licence,))
         return EncoderChoice(
-            cfg.backbone, init, made.width, FRAMES, made.image_size, digest, (made.licence,), cfg.seed, file=cfg.weights
+            cfg.backbone, init, made.width, FRAMES, made.image_size, digest, licences, cfg.seed, file=cfg.weights
         )
     weights = load_weights(cfg.weights, cfg.model or None)
-    shape, told = weights.config, weights.provenance
+    shape, told = weights.config, _pretraining(cfg.weights, weights.provenance)
     return EncoderChoice(
-        shape.name, "pretrained", shape.encoder_dim, shape.frames, shape.image_size, weights.digest, licences_of(told),
-        cfg.seed, config=shape, weights=weights, provenance=told,
+        shape.name, "pretrained", shape.encoder_dim, shape.frames, shape.image_size, weights.digest,
+        weight_licences(told), cfg.seed, config=shape, weights=weights, provenance=told,
     )  # fmt: skip
 
 
-def licences_of(provenance: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the licences that a weight file says it stands on; a foreign file says nothing, which is said."""
-    if not provenance:
-        return ("weights: not stated by the file",)
-    parts = [
-        f"{part.get('part')}: {part.get('licence')}"
-        for part in provenance.get("licences", ())
-        if isinstance(part, dict)
-    ]
-    source = provenance.get("source_licence")
-    return (*([f"pretraining videos: {source}"] if source else []), *parts)
+def _pretraining(path: str, told: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a file says of pretraining, also a file of a probe, which leaves the encoder as it was."""
+    if labels := labels_behind(told):
+        began = told.get("pretrained_weights") or told.get("init_from")
+        raise WeightsError(
+            f"{path} has learnt labels ({'; '.join(labels)}), so a test here might ask for what it was shown; name the "
+            f"pretrained weights that it began with{f' ({began})' if began else ''}"
+        )
+    pretraining: Mapping[str, Any] = told.get(PRETRAINING, told)
+    return pretraining

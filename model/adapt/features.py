@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import zipfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -152,7 +152,10 @@ def _load(path: Path, per_draw: int) -> dict[str, np.ndarray]:
 
 def _save(path: Path, known: dict[str, np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        np.savez(file, features=np.concatenate(list(known.values())), names=np.array(list(known)))
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")  # machines that share the cache may have equal pids
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, features=np.concatenate(list(known.values())), names=np.array(list(known)))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ from infra.launcher import ExitStatus, launch
 from infra.progress import Progress
 from model.adapt.classifier import Classifier
 from model.adapt.encoder import head_of
-from model.adapt.objective import class_weights, probabilities
+from model.adapt.files import replaced
+from model.adapt.objective import TargetScale, class_weights, probabilities, target_scale
 from model.adapt.pixels import ClipPixels
 from model.adapt.plan import targets_of
 from model.adapt.samples import Draw, Window
@@ -39,7 +40,9 @@ VARIANTS: dict[str, Variants] = {"labels": AsStored(), "self_blend": SelfBlended
 class FinetuneJob:
     """All that ranks need: settings, what is predicted, and the windows of two sides with their targets.
 
-    ``init`` says whether the encoder starts from ``cfg.weights`` or at random; ``weights_K`` are class weights.
+    ``init`` says whether the encoder starts from ``cfg.weights`` or at random; ``weights_K`` are class weights;
+    ``scale`` is that of the targets, in which ranks train: ``head.safetensors`` is in the label's unit,
+    ``best.safetensors`` and the checkpoints are as learnt.
     """
 
     cfg: AdaptConfig
@@ -52,11 +55,17 @@ class FinetuneJob:
     image_size: int
     train: tuple[Window, ...]
     val: tuple[Window, ...]
+    scale: TargetScale = field(default_factory=TargetScale)
 
     @property
     def digest(self) -> str:
-        """Identity of the job: of its settings and windows."""
-        return hashlib.sha256(_JOB.dump_json(self)).hexdigest()
+        """Identity of the job: of its settings and windows.
+
+        ``weights_K`` says what came of ``cfg.balanced``, and a scale that changes nothing is left out: jobs that were
+        begun before there were these two go on.
+        """
+        scale: dict[str, bool] = {"scale": True} if self.scale == TargetScale() else {}
+        return hashlib.sha256(_JOB.dump_json(self, exclude={"cfg": {"balanced"}, **scale})).hexdigest()
 
     @property
     def samples(self) -> int:
@@ -95,11 +104,12 @@ def make_job(
     cfg: AdaptConfig, task: TaskSpec, pixels: ClipPixels, init: str, train: Sequence[Window], val: Sequence[Window]
 ) -> FinetuneJob:
     """Write down a fine-tuning."""
-    weights_K = class_weights(task, np.array(targets_of(pixels.variants, train), np.float32))
+    targets_NJ = np.array(targets_of(pixels.variants, train), np.float32)
+    weights_K = class_weights(task, targets_NJ)
     return FinetuneJob(
         cfg=cfg, version=pixels.reader.version.version, init=init, kind=task.kind, width=task.width,
         weights_K=None if weights_K is None else tuple(weights_K.tolist()), variants=pixels.variants.name,
-        image_size=pixels.image_size, train=tuple(train), val=tuple(val),
+        image_size=pixels.image_size, train=tuple(train), val=tuple(val), scale=target_scale(task, targets_NJ),
     )  # fmt: skip
 
 
@@ -129,12 +139,14 @@ def finetune(job: FinetuneJob, classifier: Classifier, folder: Path) -> Finetune
         save_file(
             {f"head.{name}": value for name, value in classifier.head.state_dict().items()}, str(folder / HEAD_FILE)
         )
-        (folder / JOB_FILE).write_bytes(_JOB.dump_json(job))
+        with replaced(folder / JOB_FILE) as path:
+            path.write_bytes(_JOB.dump_json(job))
     if not (folder / RESULT_FILE).exists():
         _launch(job, folder)
     result = RESULT.validate_json((folder / RESULT_FILE).read_bytes())
     if result.best_epoch >= 0:
         classifier.load_state_dict(load_tensors(folder / BEST_FILE))
+        classifier.head = job.scale.to_label(classifier.head)
     return result
 
 
@@ -170,13 +182,10 @@ def _launch(job: FinetuneJob, folder: Path) -> None:
         raise ConfigError(busy(folder))
     release_run(lock)  # rank 0 takes it for as long as it lives
     (folder / FAILURE).unlink(missing_ok=True)
-    on_cpu = job.cfg.device == "cpu" or not torch.cuda.is_available()
-    environment = {"DS_ACCELERATOR": "cpu" if on_cpu else "cuda", "PYTHONWARNINGS": "ignore::FutureWarning"}
-    if on_cpu:
-        environment["CUDA_VISIBLE_DEVICES"] = ""
+    environment, world = _devices(job.cfg)
+    environment["PYTHONWARNINGS"] = "ignore::FutureWarning"
     if job.cfg.threads:
         environment["OMP_NUM_THREADS"] = str(job.cfg.threads)
-    world = job.cfg.finetune.world_size or (1 if on_cpu else torch.cuda.device_count())
     status = launch(
         "model.adapt.worker", [str(folder)], world_size=world, run_dir=folder, env={**os.environ, **environment}
     )
@@ -190,3 +199,14 @@ def _launch(job: FinetuneJob, folder: Path) -> None:
     if status is ExitStatus.REFUSED:
         raise ConfigError(said)
     raise TrainingError(f"fine-tuning ended as {status.name.lower().replace('_', ' ')}: {said}")
+
+
+def _devices(cfg: AdaptConfig) -> tuple[dict[str, str], int]:
+    """Return the variables that give ranks their devices, and how many ranks there are."""
+    wanted = cfg.finetune.world_size
+    if cfg.device.startswith("cpu") or not torch.cuda.is_available():
+        return {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}, wanted or 1
+    if (number := torch.device(cfg.device.replace("auto", "cuda")).index) is None:
+        return {"DS_ACCELERATOR": "cuda"}, wanted or torch.cuda.device_count()
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return {"DS_ACCELERATOR": "cuda", "CUDA_VISIBLE_DEVICES": names[number] if any(names) else str(number)}, 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,9 @@ import cv2
 import matplotlib
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 
+from infra.config import validate_config
 from infra.device import pick_device
 from infra.errors import ConfigError, MediaError, WeightsError
 from infra.fetch import file_digest
@@ -25,18 +27,22 @@ from model.adapt.classifier import Classifier
 from model.adapt.encoder import head_of, pretrained_encoder
 from model.adapt.files import replaced
 from model.adapt.grad_cam import grad_cam, overlay
-from model.adapt.licences import licence_note
 from model.adapt.objective import probabilities
 from model.adapt.task import Kind
 from model.adapt_config import PredictConfig
 from model.clip_stream import WindowPixels, WindowPlan
+from model.extract import output_stems
+from model.licences import licence_note, weight_licences
 from model.video_windows import VideoWindows, WindowSettings
 from model.weights import LoadedWeights, load_weights
+from pipeline.config import Faces, TrackConfig
+from pipeline.faces.backend import detector_name
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 logger = logging.getLogger(__name__)
+_FACES: TypeAdapter[Faces] = TypeAdapter(Faces)
 MOST_LINES = 6
 """Outputs drawn in one plot: those that vary most."""
 
@@ -67,6 +73,9 @@ def predict(cfg: PredictConfig) -> Prediction:
 
     The ``.json`` has one entry a face: its mean scores, the scores of each window with frames and seconds, and its box
     in each frame. The ``.png`` draws scores over time, ``-annotated.mp4`` both into the video's frames, without sound.
+    Where ``cfg.out`` holds another video's files under this stem, the first 8 digits of the sha256 stand behind it.
+
+    Faces are cut out as in the dataset that was adapted on, but for what ``cfg.track`` sets.
 
     Raises:
         ConfigError: no such video, or no such output to explain.
@@ -82,26 +91,30 @@ def predict(cfg: PredictConfig) -> Prediction:
     explained = task.outputs.index(cfg.explain) if cfg.explain else None
     shape = weights.config
     wanted = WindowSettings(
-        cfg.crop, shape.frames, shape.image_size, True, cfg.faces, cfg.track, cfg.limits, cfg.window_stride
-    )
+        cfg.crop, shape.frames, shape.image_size, True, cfg.faces, track_as_learnt(cfg, weights.provenance), cfg.limits,
+        cfg.window_stride,
+    )  # fmt: skip
     with VideoWindows(wanted) as videos:
         plan = videos.look(video)
+        if plan.crop == "face":
+            _warn_of_other_crops(cfg, weights.provenance)
         batches = videos.batches(video, plan, cfg.batch)
         scores_NK, best = _scores(classifier, task, plan, batches, device, explained)
     fps, faces = plan.info.fps, _scored_faces(plan, scores_NK)
-    licences = tuple(map(str, weights.provenance.get("adapted_on_licences", ("weights: not stated by the file",))))
+    licences = weight_licences(weights.provenance)
     record = {
         "video": video.name, "sha256": file_digest(video), "task": task._asdict(), "weights_sha256": weights.digest,
         "licences": licences, "crop": plan.crop, "fps": fps, "frames": plan.frames,
-        "faces": [_record(face, task, fps) for face in faces],
+        "faces": [_record(face, task, plan) for face in faces],
     }  # fmt: skip
-    path, plot = out / f"{video.stem}.json", out / f"{video.stem}.png"
+    stem = output_stems([video], out)[video]
+    path, plot = out / f"{stem}.json", out / f"{stem}.png"
     with replaced(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
-    _draw(plot, plan, scores_NK, task, fps)
+    _draw(plot, plan, scores_NK, task)
     annotated = None
     if cfg.annotate:
-        annotated = out / f"{video.stem}-annotated.mp4"
+        annotated = out / f"{stem}-annotated.mp4"
         try:
             with replaced(annotated) as temporary:
                 write_annotated(
@@ -116,7 +129,7 @@ def predict(cfg: PredictConfig) -> Prediction:
             annotated = None
     cam = None
     if explained is not None:
-        cam = out / f"{video.stem}-cam.png"
+        cam = out / f"{stem}-cam.png"
         rows = [overlay(clip_THWC, grad_cam(classifier, clip_THWC, explained)) for _, clip_THWC in best.values()]
         _, data = cv2.imencode(".png", np.concatenate(rows)[..., ::-1])
         cam.write_bytes(data.tobytes())
@@ -137,6 +150,33 @@ def adapted_task(weights: LoadedWeights, path: str) -> AdaptedTask:
     if weights.state["head.weight"].shape != (len(task.outputs), weights.config.encoder_dim):
         raise WeightsError(f"{path}: its head does not fit its {len(task.outputs)} outputs; adapt anew")
     return task
+
+
+def track_as_learnt(cfg: PredictConfig, provenance: Mapping[str, Any]) -> TrackConfig:
+    """Return the settings by which the faces that were adapted on were cut out, under those that the user set."""
+    learnt = _crop(provenance).get("track", {})
+    known = {name: value for name, value in learnt.items() if name in TrackConfig.model_fields}
+    own = cfg.track.model_dump(include=cfg.track.model_fields_set)
+    return validate_config(TrackConfig, {**known, **own}, where="the track settings of the weights and the given ones")
+
+
+def _warn_of_other_crops(cfg: PredictConfig, provenance: Mapping[str, Any]) -> None:
+    learnt, here = _crop(provenance), detector_name(cfg.faces)
+    if "track" not in learnt:
+        logger.warning(
+            "%s does not say how the faces that it learnt from were cut out, and they may look different here (margin "
+            "%g); set track as the dataset's recipe has it, or adapt again", cfg.weights, cfg.track.margin,
+        )  # fmt: skip
+    if "faces" in learnt and (then := detector_name(_FACES.validate_python(learnt["faces"]))) != here:
+        logger.warning(
+            "%s learnt from faces that %s found, and here %s finds them; set faces as the dataset's recipe has it",
+            cfg.weights, then, here,
+        )  # fmt: skip
+
+
+def _crop(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
+    crop: Mapping[str, Any] = provenance.get("crop", {})
+    return crop
 
 
 def _scores(
@@ -179,13 +219,14 @@ def _scored_faces(plan: WindowPlan, scores_NK: np.ndarray) -> list[ScoredFace]:
     return faces
 
 
-def _record(face: ScoredFace, task: AdaptedTask, fps: float) -> dict[str, Any]:
+def _record(face: ScoredFace, task: AdaptedTask, plan: WindowPlan) -> dict[str, Any]:
     return {
         "track": face.track,
         "mean": _named(task.outputs, face.scores_NK.mean(axis=0)),
         "windows": [
             {
-                "start_frame": start, "end_frame": end, "start_s": round(start / fps, 6), "end_s": round(end / fps, 6),
+                "start_frame": start, "end_frame": end,
+                "start_s": round(plan.seconds(start), 6), "end_s": round(plan.seconds(end), 6),
                 "scores": _named(task.outputs, scores_K),
             }
             for (start, end), scores_K in zip(face.spans_N2.tolist(), face.scores_NK, strict=True)
@@ -199,13 +240,14 @@ def _named(outputs: Sequence[str], scores_K: np.ndarray) -> dict[str, float]:
     return {name: round(float(score), 6) for name, score in zip(outputs, scores_K, strict=True)}
 
 
-def _draw(path: Path, plan: WindowPlan, scores_NK: np.ndarray, task: AdaptedTask, fps: float) -> None:
+def _draw(path: Path, plan: WindowPlan, scores_NK: np.ndarray, task: AdaptedTask) -> None:
     """Draw scores over time, one panel a face."""
     faces = _rows_by_track(plan)
     shown = sorted(range(len(task.outputs)), key=lambda k: -float(np.ptp(scores_NK[:, k])))[:MOST_LINES]
     figure, axes = plt.subplots(len(faces), 1, figsize=(9, 2.4 * len(faces)), layout="constrained", squeeze=False)
     for axis, (track, rows) in zip(axes[:, 0], faces.items(), strict=True):
-        middles = [(plan.windows[row].indices[0] + plan.windows[row].indices[-1] + 1) / 2 / fps for row in rows]
+        indices = [plan.windows[row].indices for row in rows]
+        middles = [(plan.seconds(its[0]) + plan.seconds(its[-1] + 1)) / 2 for its in indices]
         for k in shown:
             axis.plot(middles, scores_NK[rows, k], marker="o", markersize=3, linewidth=1.4, label=task.outputs[k])
         axis.set(title="whole frame" if track is None else f"face {track}", xlabel="s", ylabel=task.name)

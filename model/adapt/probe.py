@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from infra.errors import TrainingError
 from infra.progress import Progress
-from model.adapt.objective import class_weights, probabilities, task_loss
+from model.adapt.objective import class_weights, probabilities, start_bias, target_scale, task_loss
 from model.adapt.task import Kind, TaskSpec
 from model.adapt_config import ProbeConfig
 
@@ -19,7 +19,10 @@ _LEAST_STD = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """A head for *raw* pooled features (standardisation folded in) and the losses of each epoch, (train, val)."""
+    """A head for *raw* pooled features in the label's unit (standardisation folded in), and what training it gave.
+
+    losses: of each epoch, (train, val); a regression's in squared standard deviations of its training targets.
+    """
 
     head: nn.Linear
     losses: tuple[tuple[float, float], ...]
@@ -39,8 +42,9 @@ def train_probe(
 ) -> ProbeResult:
     """Train a probe and keep the epoch with the least validation loss.
 
-    Weights start at zero (the bias of a regression at the mean), so that the result is a pure function of the features
-    and the settings: the problem is convex and needs no random start.
+    Weights start at zero and the bias where it is best without them (``start_bias``): Adam moves it by little more than
+    ``lr`` an epoch, too slowly to find how rare a label is. The result is a pure function of the features and the
+    settings: the problem is convex and needs no random start.
 
     Args:
         task: what is predicted; it decides loss and class weights.
@@ -60,14 +64,13 @@ def train_probe(
     mean_D, std_D = feature_statistics(train_ND) if cfg.standardise else _identity(train_ND.shape[1])
     if float(np.ptp(train_ND, axis=0).max()) < _LEAST_STD:
         raise TrainingError("every clip has the same features, so nothing can be told apart; check the weights")
-    x_ND, y_NJ = _standardised(train_ND, mean_D, std_D), torch.from_numpy(train_targets_NJ)
-    val_x_ND, val_y_NJ = _standardised(val_ND, mean_D, std_D), torch.from_numpy(val_targets_NJ)
+    scale = target_scale(task, train_targets_NJ)
+    x_ND, y_NJ = _standardised(train_ND, mean_D, std_D), scale.learnt(train_targets_NJ)
+    val_x_ND, val_y_NJ = _standardised(val_ND, mean_D, std_D), scale.learnt(val_targets_NJ)
     weights_K = class_weights(task, train_targets_NJ)
     probe = nn.Linear(x_ND.shape[1], task.width)
     nn.init.zeros_(probe.weight)
-    nn.init.zeros_(probe.bias)
-    if task.kind == "regression":
-        probe.bias.data.copy_(y_NJ.mean(dim=0))
+    probe.bias.data.copy_(start_bias(task, train_targets_NJ, weights_K))
     optimizer = torch.optim.Adam(probe.parameters(), lr=cfg.lr, betas=cfg.betas)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=cfg.patience)
     losses: list[tuple[float, float]] = []
@@ -86,7 +89,8 @@ def train_probe(
                 best, best_epoch, best_state = val_loss, epoch, _copied(probe)
             progress.update(1, note=f"loss {losses[-1][0]:.3f}, validation {val_loss:.3f}")
     probe.load_state_dict(best_state)
-    return ProbeResult(fold_standardisation(probe, mean_D, std_D), tuple(losses), best_epoch)
+    head = scale.to_label(fold_standardisation(probe, mean_D, std_D))
+    return ProbeResult(head, tuple(losses), best_epoch)
 
 
 def feature_statistics(features_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

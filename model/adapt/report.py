@@ -9,11 +9,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
+from infra.errors import ConfigError
 from model.adapt.files import replaced
 from model.adapt.metrics import Measure, ReliabilityBin
 
 RESULT_FILE, SCORES_FILE, SUBJECTS_FILE, PAIRS_FILE = "result.json", "scores.csv", "video_scores.csv", "pairs.png"
 HEAD_FILE, ADAPTED_FILE = "head.safetensors", "adapted.safetensors"
+UNKNOWN = "unknown"
+"""Stands in ``result.json`` for a number of people that the dataset does not tell."""
 
 Mode = Literal["LP", "FT"]
 
@@ -26,7 +31,8 @@ class AdaptRow:
     measures: of subjects' scores (``model.adapt.scores``), with 95 % intervals over people or videos. window_measures:
     the same figures of single windows. per_output: of each label of a multilabel task. by_manipulation: each deepfake
     method's fakes against all real videos. Counts are of samples; real and fake count one each. best_epoch: the epoch
-    kept; -1 in FT means that no epoch was better than the probe it started from.
+    kept; -1 in FT means that no epoch was better than the probe it started from. train_loss, val_loss: of that epoch; a
+    regression's in squared standard deviations of its training targets.
     """
 
     mode: Mode
@@ -75,14 +81,19 @@ class AdaptRow:
 
 @dataclass(frozen=True, slots=True)
 class FewShotRow:
-    """One share of the training labels: mean and standard deviation of each figure over ``seeds`` subsets."""
+    """One share of the training labels: mean and standard deviation of each figure over ``seeds`` subsets.
+
+    subjects and clips_train: of a subset, the mean over them, since they need not be equally large. best_epoch: the
+    latest that any of them kept.
+    """
 
     mode: Mode
     init: str
     fraction: float
     seeds: int
-    subjects: int
-    clips_train: int
+    subjects: float
+    clips_train: float
+    best_epoch: int
     measures: Mapping[str, tuple[float, float]]
 
 
@@ -119,11 +130,11 @@ class AdaptReport:
         """Return what ``result.json`` holds."""
         tree = asdict(self)
         tree["run_dir"] = self.run_dir.name
-        tree["people"] = "unknown" if self.people is None else self.people
+        tree["people"] = UNKNOWN if self.people is None else self.people
         for row, own in zip(tree["rows"], self.rows, strict=True):
             row["measures"] = {name: m._asdict() for name, m in own.measures.items()}
             row["reliability"] = [b._asdict() for b in own.reliability]
-            row["people_test"] = "unknown" if own.people_test is None else own.people_test
+            row["people_test"] = UNKNOWN if own.people_test is None else own.people_test
         return tree
 
     def table(self) -> list[str]:
@@ -146,6 +157,25 @@ def write_result(report: AdaptReport) -> None:
     """Write ``result.json``, the last of a run's files: with it the run is complete."""
     with replaced(report.run_dir / RESULT_FILE) as path:
         path.write_text(json.dumps(report.result(), indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def read_result(run_dir: Path) -> AdaptReport:
+    """Return what ``write_result`` wrote.
+
+    Raises:
+        ConfigError: it is damaged, or another release's.
+    """
+    path = run_dir / RESULT_FILE
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        for row, key in [(tree, "people"), *((row, "people_test") for row in tree["rows"])]:
+            row[key] = None if row[key] == UNKNOWN else row[key]
+        return _REPORT.validate_python({**tree, "run_dir": run_dir})
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        raise ConfigError(f"{path} cannot be read as a result of this release; take a new run folder") from error
+
+
+_REPORT = TypeAdapter(AdaptReport)
 
 
 def _shown(measure: Measure | None) -> str:

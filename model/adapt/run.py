@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from infra.config import load_config
+from infra.config import flat_tree, load_config
 from infra.device import pick_device
-from infra.errors import ConfigError
+from infra.errors import ConfigError, DatasetError, WeightsError
 from infra.fetch import file_digest
-from infra.run import CONFIG_FILE, RunContext
-from model.adapt.licences import dataset_licences
+from infra.run import CONFIG_FILE, RunContext, new_run_folder
+from model.adapt.encoders import open_encoder
+from model.adapt.finetune import JOB_FILE
 from model.adapt.report import (
     ADAPTED_FILE,
     HEAD_FILE,
@@ -21,11 +25,14 @@ from model.adapt.report import (
     SCORES_FILE,
     SUBJECTS_FILE,
     AdaptReport,
+    read_result,
 )
 from model.adapt.study import open_study, run_study
 from model.adapt.tasks import TASKS
 from model.adapt_config import AdaptConfig
-from pipeline.dataset.reader import version_to_go_on_with
+from model.licences import dataset_licences
+from model.train.run_folder import alone_in
+from pipeline.dataset.reader import open_dataset, version_to_go_on_with
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +40,9 @@ TASK_NAMES = (*TASKS, "custom")
 
 
 def adapt(cfg: AdaptConfig, run_dir: str | Path | None = None) -> AdaptReport:
-    """Adapt an encoder to ``cfg.task``, one of ``TASK_NAMES``, and measure it.
+    """Adapt an encoder to ``cfg.task``, one of ``TASK_NAMES``, and measure it; a finished run is reported as it was.
+
+    Everything that can be refused is refused before the run folder is touched.
 
     Args:
         cfg: settings.
@@ -43,7 +52,8 @@ def adapt(cfg: AdaptConfig, run_dir: str | Path | None = None) -> AdaptReport:
             on the dataset version that it began with.
 
     Raises:
-        ConfigError: no such task, no dataset or weights named, no such device.
+        ConfigError: no such task, no dataset or weights named, no such device; the folder holds a run with other
+            settings, or one that is under way.
         ProjectError: whatever the task meets; each says what to do.
     """
     if cfg.task not in TASK_NAMES:
@@ -55,9 +65,13 @@ def adapt(cfg: AdaptConfig, run_dir: str | Path | None = None) -> AdaptReport:
     device = pick_device(cfg.device)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
+    if run_dir is not None and (Path(run_dir) / RESULT_FILE).exists():
+        return _finished(cfg, Path(run_dir))
     cfg = _decided(cfg, run_dir)
-    with RunContext.create(f"adapt-{cfg.task}", cfg, folder=run_dir) as run:
-        study = open_study(cfg, run.dir, device)
+    kind = f"adapt-{cfg.task}"
+    folder = new_run_folder(kind, cfg) if run_dir is None else Path(run_dir)
+    study = open_study(cfg, folder, device)
+    with alone_in(folder), RunContext.create(kind, cfg, folder=folder) as run:
         version = study.reader.version
         run.add_input(
             "dataset", cfg.data.dataset, f"version {version.version}", licence="; ".join(dataset_licences(version))
@@ -75,14 +89,62 @@ def adapt(cfg: AdaptConfig, run_dir: str | Path | None = None) -> AdaptReport:
     return report
 
 
+def _finished(cfg: AdaptConfig, folder: Path) -> AdaptReport:
+    """Return the result of a finished run, with a note when its dataset or its weights are newer.
+
+    Raises:
+        ConfigError: it was made with other settings, or cannot be read.
+    """
+    report = read_result(folder)
+    _refuse_others(_at_version(cfg, cfg.data.version or report.version), folder)
+    _log.info("%s is finished; nothing to adapt", folder)
+    return replace(report, notes=(*report.notes, *_newer(cfg, report)))
+
+
+def _newer(cfg: AdaptConfig, report: AdaptReport) -> Iterator[str]:
+    """Sentences about what has changed since a result was made."""
+    with suppress(WeightsError):
+        if cfg.weights and open_encoder(cfg).digest != report.weights_sha256:
+            yield f"The weights at {cfg.weights} are no longer those that were measured; another --run measures them."
+    if cfg.data.version is None:
+        try:
+            newest = open_dataset(cfg.data.dataset).version.version
+        except DatasetError as gone:
+            yield f"This is what was measured then; now {gone}."
+        else:
+            if newest != report.version:
+                yield (
+                    f"This was measured on version {report.version} of the dataset, and there is version {newest}; "
+                    "another --run measures that."
+                )
+
+
 def _decided(cfg: AdaptConfig, run_dir: str | Path | None) -> AdaptConfig:
-    """Return the settings with a dataset version: that of the interrupted run in this folder, else the newest."""
-    if cfg.data.version is not None:
-        return cfg
+    """Return the settings with a dataset version: that of the interrupted run in this folder, else the newest.
+
+    Raises:
+        ConfigError: the folder holds a fine-tuning of other settings.
+    """
     begun = None
-    kept = Path(run_dir or "") / CONFIG_FILE
-    if run_dir is not None and kept.exists() and not kept.with_name(RESULT_FILE).exists():
-        before = load_config(AdaptConfig, kept).data
+    folder = Path(run_dir or "")
+    going_on = run_dir is not None and (folder / CONFIG_FILE).exists()
+    if going_on and cfg.data.version is None:
+        before = load_config(AdaptConfig, folder / CONFIG_FILE).data
         begun = before.version if before.dataset == cfg.data.dataset else None
-    version = version_to_go_on_with(cfg.data.dataset, begun)
+    if cfg.data.version is None:
+        cfg = _at_version(cfg, version_to_go_on_with(cfg.data.dataset, begun))
+    if going_on and any(folder.glob(f"*/{JOB_FILE}")):
+        _refuse_others(cfg, folder)
+    return cfg
+
+
+def _at_version(cfg: AdaptConfig, version: int) -> AdaptConfig:
     return cfg.model_copy(update={"data": cfg.data.model_copy(update={"version": version})})
+
+
+def _refuse_others(cfg: AdaptConfig, folder: Path) -> None:
+    """Refuse settings other than those of the run in a folder: its files would be those of two runs."""
+    now, then = (flat_tree(c.model_dump(mode="json")) for c in (cfg, load_config(AdaptConfig, folder / CONFIG_FILE)))
+    if different := sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key)):
+        shown = "; ".join(f"{key}: {then.get(key)} then, {now.get(key)} now" for key in different[:3])
+        raise ConfigError(f"run folder {folder} holds a run with other settings ({shown}); take another --run")

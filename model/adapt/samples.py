@@ -110,7 +110,7 @@ def windows_of(clip: ClipRow, count: int, *, frames: int = 16, stride: int = 2) 
     """Return up to ``count`` windows spread evenly over a clip, each starting at a region map (a multiple of 4).
 
     A clip shorter than ``frames * stride`` is read at stride 1, and a still shorter one repeats its last frame
-    (METHOD section 8).
+    (as in the released code).
     """
     step = stride if clip.frames >= frames * stride else 1
     room = max(clip.frames - frames * step, 0) // 4

@@ -33,7 +33,8 @@ class Split:
         rule = {
             "manifest": "the dataset's own split",
             "video": "whole videos (people, where known) held out",
-            "time": f"a later part of the same videos, at least {self.gap_frames} frames after training's",
+            "time": "a later part of the same people's videos (of each video, where people are unknown), at least "
+            f"{self.gap_frames} frames after training's",
         }[self.kind]
         sizes = ", ".join(f"{side} {len(self.sides[side])} windows" for side in SIDES)
         return f"tested on {rule}: {sizes}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,10 @@ from model.adapt.examples import list_clips
 from model.adapt.features import FeatureTable, compute_features
 from model.adapt.few_shot import few_shot_subset
 from model.adapt.finetune import FinetuneResult, classifier_scores, finetune, make_job
-from model.adapt.licences import dataset_licences, licence_note
 from model.adapt.metrics import measure
+from model.adapt.objective import class_weights
 from model.adapt.pairs import draw_pairs
-from model.adapt.plan import Plan, make_plan
+from model.adapt.plan import Plan, make_plan, targets_of
 from model.adapt.probe import ProbeResult, head_scores, train_probe
 from model.adapt.report import (
     ADAPTED_FILE,
@@ -39,10 +39,14 @@ from model.adapt.samples import Window, count_people, draws_of
 from model.adapt.sanity import overfit_one_batch
 from model.adapt.scores import Subject, WindowScores, by_subject, write_subjects, write_windows
 from model.adapt_config import AdaptConfig
+from model.licences import dataset_licences, licence_note, united
+from model.provenance import ADAPTED, CROP, PRETRAINING, labels_of
 from model.weights import save_weights
 from pipeline.dataset.reader import DatasetReader, open_dataset
 
 FEW_GROUPS = 20
+SAME_SHARE = 0.05
+"""Class weights that differ from 1 by less than this are those of classes that are equally frequent."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ def open_study(cfg: AdaptConfig, run_dir: Path, device: torch.device) -> Study:
     choice = open_encoder(cfg)
     reader = open_dataset(cfg.data.dataset, cfg.data.version)
     plan = make_plan(cfg, reader, list_clips(reader), choice.frames, choice.image_size)
+    plan = replace(plan, task=replace(plan.task, balanced=plan.task.balanced and cfg.balanced))
     return Study(cfg, run_dir, device, choice, reader, plan, Path(cfg.cache) if cfg.cache else run_dir / "cache")
 
 
@@ -112,7 +117,8 @@ def run_study(study: Study) -> AdaptReport:
         weights_sha256=choice.digest, config_digest=config_digest(cfg), fakes=plan.pixels.variants.name,
         split=plan.split.describe(),
         videos=len({w.clip.video for w in plan.windows}), people=count_people(plan.windows),
-        rows=tuple(o.row for o in outcomes), few_shot=tuple(few_shot), notes=tuple(_notes(study)),
+        rows=tuple(o.row for o in outcomes), few_shot=tuple(few_shot),
+        notes=(*_notes(study), *_training_notes(study, [*(o.row for o in outcomes), *few_shot])),
         licences=_licences(study), seconds=round(time.monotonic() - start, 2), overfit=overfit.sentence(),
     )  # fmt: skip
     write_result(report)
@@ -164,10 +170,10 @@ def _few_shot(study: Study, table: FeatureTable, fraction: float) -> list[FewSho
     """Train on ``fraction`` of the training subjects, once for each seed; validation and test are whole."""
     cfg = study.cfg
     by_mode: dict[Mode, list[_Outcome]] = {"LP": []}
-    subjects = 0
+    subjects: list[int] = []
     for seed in range(cfg.few_shot.seeds):
         train = few_shot_windows(study.plan, fraction, seed)
-        subjects = len({w.clip.subject for w in train})
+        subjects.append(len({w.clip.subject for w in train}))
         outcome, probe = _linear_probe(study, study.choice, table, train)
         by_mode["LP"].append(outcome)
         if cfg.finetune.enabled and cfg.few_shot.finetune:
@@ -181,9 +187,13 @@ def _few_shot(study: Study, table: FeatureTable, fraction: float) -> list[FewSho
         spread = {
             name: (float(np.mean(v)), float(np.std(v, ddof=1)) if len(v) > 1 else 0.0) for name, v in values.items()
         }
+        clips, best_epoch = [o.row.clips_train for o in outcomes], max(o.row.best_epoch for o in outcomes)
         rows.append(
-            FewShotRow(mode, study.choice.init, fraction, len(outcomes), subjects, outcomes[0].row.clips_train, spread)
-        )
+            FewShotRow(
+                mode, study.choice.init, fraction, len(outcomes), float(np.mean(subjects)), float(np.mean(clips)),
+                best_epoch, spread,
+            )
+        )  # fmt: skip
     return rows
 
 
@@ -250,21 +260,25 @@ def _by_manipulation(study: Study, subjects: Sequence[Subject]) -> dict[str, dic
 
 def _facts(study: Study) -> dict[str, object]:
     """What weight files say of themselves: enough to use them, and what they stand on."""
-    task, version = study.plan.task, study.reader.version
+    task, version, cfg = study.plan.task, study.reader.version, study.cfg
+    labels = labels_of(task.name, cfg.data.dataset, version.version)
     return {
-        **study.choice.provenance,
-        "kind": f"adapt-{task.name}",
+        "kind": f"{ADAPTED}{task.name}",
         "task": {"name": task.name, "kind": task.kind, "outputs": list(task.outputs)},
         "fakes": study.plan.pixels.variants.name,
-        "dataset": study.cfg.data.dataset,
+        "dataset": cfg.data.dataset,
         "dataset_version": version.version,
+        "crop": {part: version.recipe[part] for part in CROP if part in version.recipe},
+        PRETRAINING: dict(study.choice.provenance),
+        "pretrained_weights": cfg.weights,
         "pretrained_sha256": study.choice.digest,
+        "labels_learnt": [labels] if cfg.finetune.enabled else [],
         "adapted_on_licences": list(_licences(study)),
     }
 
 
 def _licences(study: Study) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*dataset_licences(study.reader.version), *study.choice.licences)))
+    return united(dataset_licences(study.reader.version), study.choice.licences)
 
 
 def _notes(study: Study) -> list[str]:
@@ -287,4 +301,20 @@ def _notes(study: Study) -> list[str]:
         notes.append("The encoder was pretrained, without labels, on a dataset that may hold the tested videos.")
     if note := licence_note(_licences(study)):
         notes.append(note)
+    return notes
+
+
+def _training_notes(study: Study, rows: Sequence[AdaptRow | FewShotRow]) -> list[str]:
+    """Sentences about how the numbers were trained for."""
+    task, last = study.plan.task, study.cfg.probe.epochs - 1
+    notes = []
+    train = np.array(targets_of(study.plan.pixels.variants, study.plan.split.sides["train"]), np.float32)
+    weights_K = class_weights(task, train)
+    if weights_K is not None and not torch.allclose(weights_K, torch.ones_like(weights_K), atol=SAME_SHARE):
+        notes.append(
+            "The classes are not equally frequent and weighed alike in the loss (balanced=true): probabilities, and "
+            "with them accuracy at 0.5 and ece, are those of equally frequent classes."
+        )
+    if any(row.mode == "LP" and row.best_epoch == last for row in rows):
+        notes.append(f"A linear probe was still improving at its last epoch ({last + 1}); raise probe.epochs.")
     return notes

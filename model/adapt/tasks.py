@@ -1,4 +1,4 @@
-"""The tasks of the paper (METHOD, sections 2 and 9), read from the labels that ingestion leaves with every clip."""
+"""The tasks of the paper, read from the labels that ingestion leaves with every clip."""
 
 from __future__ import annotations
 

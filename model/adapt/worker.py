@@ -130,7 +130,7 @@ def run_rank(job: FinetuneJob, folder: Path) -> ExitStatus:
     choice, cfg = open_encoder(job.cfg), job.cfg.finetune
     if job.init == "random":
         choice = choice.at_random(job.cfg.seed)
-    classifier = Classifier(choice.build(), head_of(load_tensors(folder / HEAD_FILE)))
+    classifier = Classifier(choice.build(), job.scale.from_label(head_of(load_tensors(folder / HEAD_FILE))))
     engines, rates = build_engine(classifier, job, device, world)
     seed_everything(job.cfg.seed, rank)
     reader = open_dataset(job.cfg.data.dataset, job.version)
@@ -264,7 +264,7 @@ class Tuner:
         sums = torch.zeros(2, dtype=torch.float64, device=device)
         for samples in self.pixels.iter_samples(draws_of(share)):
             clip_BTHWC = torch.stack([torch.from_numpy(s.frames_THWC) for s in samples]).to(device)
-            targets_BJ = torch.tensor([s.target for s in samples], dtype=torch.float32, device=device)
+            targets_BJ = self.job.scale.learnt([s.target for s in samples]).to(device)
             loss = task_loss(self.job.kind, engine.module(clip_BTHWC), targets_BJ, self._weights_K)
             sums += torch.tensor([float(loss) * len(samples), len(samples)], dtype=torch.float64, device=device)
         engine.module.train()
@@ -272,7 +272,7 @@ class Tuner:
         return float(sums[0] / sums[1])
 
     def _loss(self, logits_BK: Tensor, keys: tuple[str, ...]) -> Tensor:
-        targets_BJ = torch.tensor([self._targets[key] for key in keys], dtype=torch.float32, device=self.engines.device)
+        targets_BJ = self.job.scale.learnt([self._targets[key] for key in keys]).to(self.engines.device)
         return task_loss(self.job.kind, logits_BK, targets_BJ, self._weights_K)
 
     def _mean(self, loss: Tensor) -> float:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from infra.errors import ConfigError
+from infra.paths import output_folder
 from model.weights import WEIGHTS_FILE
 
 WEIGHTS, FAILURE, LOCK, PICTURES = WEIGHTS_FILE, "failure", "lock", "pictures"
@@ -32,6 +36,21 @@ def release_run(lock: IO[str]) -> None:
     """Give back what ``hold_run`` gave."""
     _held.remove(lock)
     lock.close()
+
+
+@contextmanager
+def alone_in(run_dir: Path) -> Iterator[None]:
+    """Hold the run folder, made if need be, for as long as a block runs.
+
+    Raises:
+        ConfigError: another process has it, or it cannot be made.
+    """
+    if (lock := hold_run(output_folder(run_dir))) is None:
+        raise ConfigError(busy(run_dir))
+    try:
+        yield
+    finally:
+        release_run(lock)
 
 
 def busy(run_dir: Path) -> str:

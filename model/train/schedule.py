@@ -7,7 +7,7 @@ import math
 from model.train_config import OptimConfig
 
 REFERENCE_BATCH = 256
-"""Clips that base rates refer to (METHOD.md, section 7)."""
+"""Clips that base rates refer to, as in the released recipe."""
 
 
 def learning_rate(clips_seen: int, global_batch: int, cfg: OptimConfig) -> float:

@@ -32,7 +32,7 @@ from model.train.determinism import seed_everything
 from model.train.engines import DTYPES, build_engines, init_distributed, resolve_precision
 from model.train.meter import Meter, total_peak
 from model.train.networks import build_networks, clip_flops
-from model.train.result import WeightWriter
+from model.train.result import WeightWriter, start_facts
 from model.train.run_folder import FAILURE, WEIGHTS, busy, hold_run
 from model.train.sources import open_source, open_validation, reading_workers, reopen_training
 from model.train.trainer import StopSignal, Trainer
@@ -103,7 +103,7 @@ def run_rank(cfg: PretrainConfig, run_dir: Path) -> ExitStatus:
     validation = Validation(
         engines, open_validation(cfg, reader), source, cfg.data.val_clips, cfg.data.probe_clips, micro_batch, run_dir
     )
-    write_weights = WeightWriter(cfg, engines, reader)
+    write_weights = WeightWriter(cfg, engines, reader, start_facts(cfg) if rank == 0 else {})
     cost = clip_flops(cfg)
     meter = Meter(device, cfg.global_batch, cost, total_peak(device, DTYPES[precision], cfg.peak_tflops))
     trainer = Trainer(cfg, run_dir, engines, loader, micro_batch, digest, sink, meter, stop, validation, write_weights)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.licences import non_commercial
 from flows.plan import Idle, due_attempt
 from flows.registry import Attempt, Encoder, Registry, learnt_from
 from infra.errors import ConfigError, StorageError
+from model.licences import non_commercial
 
 
 def record(number: int, created: str = "", sha256: str = "0" * 64, **more: object) -> Encoder:

@@ -32,6 +32,7 @@ def test_cells_that_tables_share_are_run_once(tmp_path):
     ]  # fmt: skip
     adapts = [run for run in plan.runs if run.command == "adapt"]
     assert all(run.needs in {p.folder for p in pretrains} for run in adapts)
+    assert not any(run.cfg.balanced for run in adapts), "published accuracies are of plain cross-entropy"
     assert plan == plan_tables(_config(tmp_path)), "a rerun finds the same folders"
 
 

@@ -83,6 +83,29 @@ def test_what_was_read_and_made_is_recorded_at_once_with_its_licence(tmp_path: P
     assert sorted(path.name for path in run.dir.iterdir()) == [CONFIG_FILE, RUN_FILE]
 
 
+@pytest.mark.parametrize("error", [ConfigError("no such dataset"), TrainingError("loss is NaN")])
+def test_a_run_that_fails_forgets_nothing_of_an_earlier_one_in_its_folder(tmp_path: Path, error: Exception) -> None:
+    """Catches weights that stay in the folder and drop out of lineage, and with it out of a takedown."""
+    _run(tmp_path, "r", reads=(("data", "version 1"),), makes="1" * 64)
+    (tmp_path / "r" / "out.bin").write_bytes(b"weights")
+    with RunContext.create("any", Settings(), folder=tmp_path / "r") as run:
+        run.add_output("gone", run.path("gone.bin"), "2" * 64)
+    again = RunContext.create("any", Settings(), folder=tmp_path / "r")
+    again.add_input("input", "data", "version 1")
+    with pytest.raises(type(error)), again:
+        raise error
+    (found,) = find_runs([tmp_path])
+    assert [entry.digest for entry in found.inputs] == ["version 1"]
+    assert [entry.digest for entry in found.outputs] == ["1" * 64]
+    assert record(tmp_path / "r")["outcome"] == f"failed: {error}"
+
+
+def test_a_record_that_cannot_be_read_stops_no_run(tmp_path: Path) -> None:
+    (tmp_path / RUN_FILE).write_text("{")
+    run = RunContext.create("any", Settings(), folder=tmp_path)
+    assert (record(run.dir)["inputs"], record(run.dir)["outputs"]) == ([], [])
+
+
 def test_the_recorded_config_starts_the_same_run_again(tmp_path: Path) -> None:
     cfg = Settings(rate=3e-4)
     run = RunContext.create("pretrain", cfg, root=tmp_path)

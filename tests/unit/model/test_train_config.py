@@ -33,7 +33,7 @@ def test_settings_that_do_not_fit_are_one_sentence_with_the_cure(overrides, sent
 
 
 def test_defaults_are_the_released_recipe():
-    """METHOD, section 7: 4 GPUs × 16 clips, 5.2 million clips, 40 epochs of warm-up."""
+    """The released recipe: 4 GPUs × 16 clips, 5.2 million clips, 40 epochs of warm-up."""
     cfg = PretrainConfig()
     assert (cfg.global_batch, cfg.optim.betas, cfg.optim.base_lr) == (64, (0.9, 0.95), 1.5e-4)
     assert cfg.optim.total_clips == 2_593 * 2_000

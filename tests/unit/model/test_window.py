@@ -8,7 +8,7 @@ from model.window import plan_windows
 
 
 def test_a_long_video_has_windows_at_multiples_of_32_that_end_before_its_end():
-    """Catches `<=` for `<`: 64 frames hold one window, not two, as in METHOD, section 8."""
+    """Catches `<=` for `<`: 64 frames hold one window, not two, as in the released code."""
     assert plan_windows(64) == [list(range(0, 32, 2))]
     assert [window[0] for window in plan_windows(65)] == [0, 32]
 

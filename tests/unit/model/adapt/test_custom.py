@@ -21,12 +21,14 @@ def _file(tmp_path, text):
         ("path,smile\na,0\nb,1\n", "binary", ("smile",), [(0.0,), (1.0,)]),
         ("path,word\na,yes\nb,no\nc,yes\n", "multiclass", ("no", "yes"), [(1.0,), (0.0,), (1.0,)]),
         ("path,n\na,10\nb,9\nc,2\n", "multiclass", ("2", "9", "10"), [(2.0,), (1.0,), (0.0,)]),
+        ("path,n\na,1\nb,1.0\nc,01\nd,2\n", "multiclass", ("1", "2"), [(0.0,), (0.0,), (0.0,), (1.0,)]),
+        ("path,w\na,1\nb,1.0\nc,x\n", "multiclass", ("1", "1.0", "x"), [(0.0,), (1.0,), (2.0,)]),
         ("path,x,y\na,0,1\nb,1,1\n", "multilabel", ("x", "y"), [(0.0, 1.0), (1.0, 1.0)]),
         ("path,age\na,31.5\nb,20\n", "regression", ("age",), [(31.5,), (20.0,)]),
     ],
 )
 def test_the_kind_is_seen_from_the_columns(tmp_path, text, kind, outputs, targets):
-    """Catches classes sorted as text (10 before 2) and numbers taken for classes."""
+    """Catches classes sorted as text (10 before 2), numbers taken for classes, and one number written in three ways."""
     file = _file(tmp_path, text)
     task = custom_task(file)
     assert (task.kind, task.outputs) == (kind, outputs)
@@ -80,3 +82,20 @@ def test_a_kind_that_does_not_fit_and_labels_that_say_nothing(tmp_path):
     task = custom_task(_file(tmp_path, "path,x\na,1.5\nb,nan\n"), "regression")
     with pytest.raises(LabelError, match="nan"):
         task.read({"x": "nan"})
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "outputs"),
+    [
+        (["0", "1", "2", "3", "4", "nan", "-inf"], "multiclass", ("0", "1", "2", "3", "4")),
+        (["yes", "no", "NaN"], "multiclass", ("no", "yes")),
+        (["0", "1", "inf"], "binary", ("x",)),
+    ],
+)
+def test_a_value_that_is_not_finite_is_no_class(tmp_path, values, kind, outputs):
+    """Catches a head with an output 'nan' that no clip bears, and 0 and 1 refused for the nan beside them."""
+    file = _file(tmp_path, "path,x\n" + "".join(f"{i},{value}\n" for i, value in enumerate(values)))
+    task = custom_task(file)
+    assert (task.kind, task.outputs) == (kind, outputs)
+    with pytest.raises(LabelError, match=f"'x' is {float(values[-1])}|'x' is {values[-1]}"):
+        task.read({"x": values[-1]})

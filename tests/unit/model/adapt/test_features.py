@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from model.adapt import features
 from model.adapt.examples import list_clips
 from model.adapt.features import compute_features, features_digest
 from model.adapt.pixels import ClipPixels
@@ -100,3 +101,19 @@ def test_a_damaged_cache_is_computed_again(pixels, tmp_path, damage):
     else:
         path.write_bytes(damage)
     assert np.array_equal(_compute(Means(), pixels, draws, tmp_path).features_ND, table.features_ND)
+
+
+def test_machines_with_equal_process_ids_share_a_cache(tmp_path, monkeypatch):
+    """Catches a temporary file named by the process alone: of two containers, both process 1, one moves it away."""
+    path, savez = tmp_path / "unit.npz", np.savez
+    monkeypatch.setattr("os.getpid", lambda: 1)
+
+    def interrupted(file, **arrays):
+        monkeypatch.setattr(features.np, "savez", savez)
+        features._save(path, {"theirs": np.zeros((1, 2), np.float32)})
+        savez(file, **arrays)
+
+    monkeypatch.setattr(features.np, "savez", interrupted)
+    features._save(path, {"ours": np.ones((1, 2), np.float32)})
+    assert features._load(path, 1)["ours"].tolist() == [[1, 1]]
+    assert [file.name for file in tmp_path.iterdir()] == ["unit.npz"]

@@ -1,23 +1,29 @@
 """Fine-tuning by real ranks: it learns, keeps its best epoch, resumes exactly after a kill, and refuses clearly."""
 
+import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
 from torch import nn
 
 from infra.errors import ConfigError, TrainingError
+from model.adapt import finetune as tuning
 from model.adapt.classifier import Classifier
 from model.adapt.encoders import open_encoder
 from model.adapt.examples import list_clips
-from model.adapt.finetune import BEST_FILE, RESULT_FILE, finetune, make_job, read_job
-from model.adapt.plan import make_plan
+from model.adapt.finetune import BEST_FILE, JOB_FILE, RESULT_FILE, classifier_scores, finetune, make_job, read_job
+from model.adapt.objective import TargetScale
+from model.adapt.plan import make_plan, targets_of
 from model.adapt.worker import TuneState
 from model.adapt_config import AdaptConfig
 from model.train.checkpoint_folder import list_checkpoints
@@ -74,6 +80,97 @@ def test_another_job_in_the_same_folder_is_refused(finished):
     other = replace(job, train=job.train[1:])
     with pytest.raises(ConfigError, match="fine-tuning with other settings"):
         finetune(other, _classifier(choice), folder)
+
+
+def test_a_job_begun_before_settings_were_added_goes_on(finished, tmp_path):
+    """Catches a setting that is new, changes nothing, and refuses the checkpoints of every fine-tuning that runs."""
+    job, _, folder, *_ = finished
+    tree = json.loads((folder / JOB_FILE).read_text())
+    del tree["scale"], tree["cfg"]["balanced"]
+    before = json.dumps(tree, separators=(",", ":"), ensure_ascii=False).encode()
+    (tmp_path / JOB_FILE).write_bytes(before)
+    assert read_job(tmp_path) == job
+    assert job.digest == hashlib.sha256(before).hexdigest()
+    assert replace(job, weights_K=(2.0,)).digest != job.digest != replace(job, scale=TargetScale(1, 2)).digest
+
+
+def test_a_job_is_whole_or_not_there(finished, tmp_path, monkeypatch):
+    """Catches a job cut short by a full disk, which every later command finds, and cannot read."""
+    job, choice, *_ = finished
+
+    def cut_short(path, data):
+        with path.open("wb") as file:
+            file.write(data[:99])
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "write_bytes", cut_short)
+    with pytest.raises(OSError, match="no space"):
+        finetune(job, _classifier(choice), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["head.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "gpus", "visible", "ranks"),
+    [
+        ({"device": "cuda:1"}, "", "1", 1),
+        ({"device": "cuda:1"}, "3,GPU-b,7", "GPU-b", 1),
+        ({"device": "cuda:1", "finetune": {"world_size": 1}}, "", "1", 1),
+        ({"device": "auto"}, "3,5,7", "3,5,7", 3),
+        ({"device": "cuda"}, "", "", 3),
+        ({"device": "cuda", "finetune": {"world_size": 2}}, "", "", 2),
+        ({"device": "cpu"}, "3,5,7", "", 1),
+    ],
+)
+def test_ranks_get_the_gpus_that_were_asked_for(finished, tmp_path, monkeypatch, settings, gpus, visible, ranks):
+    """Catches ``device=cuda:1`` that takes every GPU of a machine that others use."""
+    seen = {}
+
+    def launched(module, arguments, *, world_size, run_dir, env):
+        seen.update(visible=env["CUDA_VISIBLE_DEVICES"], ranks=world_size)
+        return tuning.ExitStatus.DONE
+
+    monkeypatch.setattr(tuning, "launch", launched)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    tuning._launch(replace(finished[0], cfg=AdaptConfig.model_validate(settings)), tmp_path)
+    assert seen == {"visible": visible, "ranks": ranks}
+
+
+def test_one_gpu_and_several_ranks_are_refused():
+    with pytest.raises(ValueError, match=r"device=cuda:1 is one GPU and finetune\.world_size=2 needs as many"):
+        AdaptConfig.model_validate({"device": "cuda:1", "finetune": {"world_size": 2}})
+
+
+def test_a_regression_is_tuned_in_deviations_and_handed_over_in_the_labels_unit(tiny_weights, drawn_dataset, tmp_path):
+    """Catches rates that fit labels around 1 alone, and a scale that is lost when an interrupted run goes on."""
+    (tmp_path / "labels.csv").write_text(
+        "path,n,split\nanna.mp4,9e5,train\nbela.mp4,2e5,train\ncleo.mp4,4e5,val\ndora.mp4,6e5,test\n"
+    )
+    cfg = AdaptConfig.model_validate({
+        "task": "custom", "weights": str(tiny_weights), "device": "cpu", "threads": 1,
+        "data": {"dataset": str(drawn_dataset), "gap_frames": 16, "labels": str(tmp_path / "labels.csv"),
+                 "kind": "regression"},
+        "finetune": {"epochs": 2, "batch_size": 4, "lr": 1e-3, "head_lr": 1e-2, "checkpoint_every": 1},
+    })  # fmt: skip
+    choice, reader = open_encoder(cfg), open_dataset(str(drawn_dataset))
+    plan = make_plan(cfg, reader, list_clips(reader), choice.frames, choice.image_size)
+    sides, folder = plan.split.sides, tmp_path / "finetune"
+    job, classifier = (
+        make_job(cfg, plan.task, plan.pixels, "pretrained", sides["train"], sides["val"]),
+        _classifier(choice),
+    )
+    result = finetune(job, classifier, folder)
+    train, val = (np.array(targets_of(plan.pixels.variants, sides[side])) for side in ("train", "val"))
+    assert result.start_val_loss == pytest.approx((val**2).mean() / train.var(), rel=1e-4), "the start says 0 of all"
+    assert (best := result.best_epoch) >= 0, "a head that says 0 is easily bettered"
+    said = classifier_scores(plan.task, classifier, plan.pixels, sides["val"], batch=4, device=torch.device("cpu"))
+    assert ((said - val) ** 2).mean() / train.var() == pytest.approx(result.losses[best][1], rel=1e-3)
+    (folder / RESULT_FILE).unlink()
+    shutil.rmtree(list_checkpoints(folder)[-1])
+    resumed = _classifier(choice, bias=5.0)
+    assert finetune(job, resumed, folder) == result
+    assert all(torch.equal(v, classifier.state_dict()[n]) for n, v in resumed.state_dict().items())
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """An adapted encoder on a whole video: faces, windows, scores over time, and where they come from."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -8,17 +9,20 @@ import pytest
 import torch
 from torch import nn
 
+from infra.config import load_config
 from infra.errors import ConfigError, MediaError, WeightsError
+from infra.fetch import file_digest
 from model.adapt.classifier import Classifier
 from model.adapt.encoder import classifier_state, random_encoder
 from model.adapt.grad_cam import grad_cam, overlay
-from model.adapt.predict import predict
+from model.adapt.predict import predict, track_as_learnt
 from model.adapt_config import PredictConfig
 from model.nets.config import model_config
 from model.video_windows import VideoWindows
-from model.weights import save_weights
-from pipeline.config import ClipConfig, LimitConfig
+from model.weights import load_weights, save_weights
+from pipeline.config import ClipConfig, LimitConfig, TrackConfig
 from pipeline.media.encode import encode_clip
+from pipeline.media.video_file import write_video
 from pipeline.rejects import RejectError
 from tests.unit.model.adapt.conftest import TINY, draw_face
 
@@ -68,6 +72,77 @@ def test_every_window_has_a_score_and_a_time(adapted, video, tmp_path):
     with torch.no_grad():
         expected = torch.sigmoid(classifier(torch.from_numpy(clip)[None]))[0].tolist()
     assert list(face["windows"][1]["scores"].values()) == pytest.approx(expected, abs=1e-3)
+
+
+def test_seconds_are_the_videos_own_at_a_rate_that_varies(adapted, tmp_path, monkeypatch):
+    """Catches frame numbers over a mean rate: 64 frames at 30 a second and 64 at 5 put frame 64 at 7.2 s, not 2.1."""
+    frames, _ = draw_face(128, 0)
+    seconds = [i / 30 for i in range(64)] + [64 / 30 + i / 5 for i in range(64)]
+    write_video(tmp_path / "vfr.mp4", zip(seconds, frames, strict=True), 30.0)
+    drawn = []
+    monkeypatch.setattr("model.adapt.predict._draw", lambda path, plan, *_: drawn.append(plan))
+    done = predict(PredictConfig(
+        video=str(tmp_path / "vfr.mp4"), weights=str(adapted[0]), out=str(tmp_path / "out"), crop="none", device="cpu",
+        annotate=False,
+    ))  # fmt: skip
+    windows = json.loads(done.scores.read_text())["faces"][0]["windows"]
+    starts = {w["start_frame"]: w["start_s"] for w in windows}
+    assert starts == pytest.approx({frame: seconds[frame] for frame in (0, 32, 64, 97)}, abs=0.01)
+    assert windows[0]["end_s"] == pytest.approx(seconds[31], abs=0.01)
+    assert drawn[0].seconds(64) == pytest.approx(64 / 30, abs=0.01)
+    assert drawn[0].seconds(128) > seconds[-1]
+
+
+def test_two_videos_of_one_name_keep_their_files(adapted, tmp_path):
+    """Catches a second video's scores, plot and pictures written over the first's."""
+    video, other = (tmp_path / name / "v.mp4" for name in ("one", "other"))
+    for seed, path in enumerate((video, other)):
+        path.parent.mkdir()
+        path.write_bytes(encode_clip(draw_face(32, seed)[0], 25.0, ClipConfig()))
+    out = tmp_path / "out"
+    given = {"weights": str(adapted[0]), "out": str(out), "crop": "none", "device": "cpu", "explain": "hat"}
+    first, second, again = (predict(PredictConfig(video=str(path), **given)) for path in (video, other, video))
+    assert again.scores == first.scores == out / "v.json"
+    digest = file_digest(other)
+    assert json.loads(second.scores.read_text())["sha256"] == digest
+    endings = (".json", ".png", "-annotated.mp4", "-cam.png")
+    stems = ("v", f"v-{digest[:8]}")
+    assert sorted(path.name for path in out.iterdir()) == sorted(stem + end for stem in stems for end in endings)
+
+
+def test_faces_are_cut_out_as_in_the_dataset_that_was_adapted_on():
+    """Catches an encoder that learnt from wide crops and is shown narrow ones."""
+    told = {"crop": {"track": {**TrackConfig(margin=1.8, smooth_s=0.2).model_dump(mode="json"), "dropped_since": 1}}}
+    assert track_as_learnt(PredictConfig(), told) == TrackConfig(margin=1.8, smooth_s=0.2)
+    mine = load_config(PredictConfig, None, ["track.margin=1.1"])
+    assert track_as_learnt(mine, told) == TrackConfig(margin=1.1, smooth_s=0.2)
+    assert track_as_learnt(mine, {}) == TrackConfig(margin=1.1)
+
+
+@pytest.mark.parametrize(
+    ("crop", "sentence"),
+    [
+        ({}, r"does not say how the faces .* \(margin 1\.3\); set track"),
+        ({"track": {"margin": 1.8}, "faces": {"kind": "facexlib"}}, "faces that retinaface_resnet50 found"),
+        ({"track": {"margin": 1.8}, "faces": {"kind": "embedded"}}, None),
+    ],
+)
+def test_other_crops_than_were_learnt_from_are_warned_of(adapted, sample_videos, tmp_path, caplog, crop, sentence):
+    """Catches scores of faces that look different from what was learnt, without a word; and the margin not taken."""
+    loaded = load_weights(adapted[0])
+    save_weights(tmp_path / "w.safetensors", loaded.state, loaded.config, {**loaded.provenance, "crop": crop})
+    seen = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            "model.adapt.predict.VideoWindows",
+            lambda settings: seen.append(settings) or VideoWindows(settings),
+        )
+        predict(PredictConfig(
+            video=str(next(sample_videos.glob("*single_face*.mp4"))), weights=str(tmp_path / "w.safetensors"),
+            out=str(tmp_path / "out"), crop="face", device="cpu", annotate=False, window_stride=64,
+        ))  # fmt: skip
+    assert seen[0].track.margin == crop.get("track", {}).get("margin", 1.3)
+    assert (re.search(sentence, caplog.text) is not None) if sentence else not caplog.text
 
 
 def test_what_cannot_be_predicted_is_one_sentence(adapted, video, tiny_weights, tmp_path):

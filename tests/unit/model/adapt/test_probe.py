@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from infra.errors import TrainingError
-from model.adapt.objective import class_weights, task_loss
+from model.adapt.metrics import auc
+from model.adapt.objective import TargetScale, class_weights, start_bias, target_scale, task_loss
 from model.adapt.probe import feature_statistics, fold_standardisation, head_scores, train_probe
 from model.adapt.task import TaskSpec
 from model.adapt.tasks import deepfake
@@ -160,3 +161,80 @@ def test_the_defaults_outlast_a_direction_that_misleads_at_first():
     (train, y), (val, val_y), (test, test_y) = draw(80, 0.15), draw(40, -0.15), draw(200, -0.15)
     found = train_probe(TASK, train, y, val, val_y, ProbeConfig(), show=False)
     assert _auc(head_scores("binary", found.head, test)[:, 0], test_y[:, 0]) > 0.95
+
+
+def test_rare_labels_are_predicted_as_rarely_as_they_occur():
+    """Catches a bias that starts at 0: 2000 steps of 1e-3 take it to −2 at most, where a label of 1 % still has 12 %.
+
+    Labels then differ in their mean scores by less than in how often they occur, and micro AUC pays for it.
+    """
+    rng = np.random.default_rng(0)
+    rates, w = np.geomspace(0.005, 0.4, 12), rng.normal(0, 0.35, (8, 12))
+
+    def draw(count):
+        x = rng.normal(0, 1, (count, 8))
+        chances = 1 / (1 + np.exp(-(x @ w + np.log(rates / (1 - rates)))))
+        return x.astype(np.float32), (rng.random(chances.shape) < chances).astype(np.float32)
+
+    train, val, (test, test_y) = draw(400), draw(200), draw(1000)
+    task = TaskSpec("t", "multilabel", tuple("abcdefghijkl"), lambda labels: None, "", balanced=False)
+    scores = head_scores("multilabel", train_probe(task, *train, *val, ProbeConfig(), show=False).head, test)
+    assert scores[:, :4].mean() == pytest.approx(test_y[:, :4].mean(), abs=0.02)
+    assert auc(scores.ravel(), test_y.ravel()) > 0.83
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+@pytest.mark.parametrize(("kind", "width"), [("binary", 1), ("multilabel", 3), ("multiclass", 3), ("regression", 1)])
+def test_no_other_bias_has_a_smaller_loss_at_the_start(kind, width, balanced):
+    """Catches a start that forgets the class weights, or that of another kind: its gradient is not zero."""
+    task = TaskSpec("t", kind, ("a", "b", "c")[:width], lambda labels: None, "", balanced=balanced)
+    steps = np.arange(300)[:, None]
+    y = (steps % np.array([40, 4, 2]) == 0)[:, :width] if kind in ("binary", "multilabel") else np.sqrt(steps // 50)
+    y_NJ, scale = y.astype(np.float32), target_scale(task, y)
+    y_NJ = y_NJ.round() if kind == "multiclass" else y_NJ
+    weights_K = class_weights(task, y_NJ)
+    bias_K = start_bias(task, y_NJ, weights_K).requires_grad_()
+    task_loss(kind, bias_K.expand(300, width), scale.learnt(y_NJ), weights_K).backward()
+    assert bias_K.grad.tolist() == pytest.approx([0] * width, abs=1e-6)
+
+
+def test_classes_that_never_or_always_occur_start_at_a_finite_bias():
+    y = np.array([[0, 1]] * 8, np.float32)
+    task = TaskSpec("t", "multilabel", ("never", "always"), lambda labels: None, "")
+    assert start_bias(task, y, class_weights(task, y)).tolist() == pytest.approx([-np.log(15), np.log(15)])
+    task = TaskSpec("t", "multiclass", ("a", "b"), lambda labels: None, "")
+    assert start_bias(task, y[:, :1], None).tolist() == pytest.approx([0, np.log(1 / 16)])
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(100, 0), (1e5, 3e5), (1e-4, 7)])
+def test_a_regression_does_not_depend_on_the_unit_of_its_label(factor, offset):
+    """Catches a loss in the label's unit: seconds are learnt and milliseconds are not, without a word."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 1, (240, 6)).astype(np.float32)
+    y = (x @ rng.normal(0, 1, (6, 1)) + 3).astype(np.float32)
+    task = TaskSpec("t", "regression", ("age",), lambda labels: None, "")
+
+    def predicted(y):
+        found = train_probe(task, x[:160], y[:160], x[160:200], y[160:200], ProbeConfig(), show=False)
+        return head_scores("regression", found.head, x[200:]), found.losses[found.best_epoch]
+
+    plain, losses = predicted(y)
+    other, other_losses = predicted(y * factor + offset)
+    assert np.abs(plain - y[200:]).mean() < 0.05
+    assert (other - offset) / factor == pytest.approx(plain, abs=0.02)
+    assert other_losses == pytest.approx(losses, abs=1e-3)
+
+
+def test_a_head_in_the_labels_unit_and_as_it_is_learnt_are_inverse():
+    """Catches a fine-tuning that does not start from the probe, or that hands over another head than it trained."""
+    head, x = torch.nn.Linear(4, 1), torch.randn(5, 4)
+    scale = TargetScale(2000.0, 5.0)
+    there = scale.to_label(head)
+    assert torch.allclose(there(x), head(x) * 5 + 2000, atol=1e-3)
+    assert torch.allclose(scale.from_label(there)(x), head(x), atol=1e-4)
+    assert torch.allclose(scale.learnt([(2005.0,), (1990.0,)]), torch.tensor([[1.0], [-2.0]]))
+    same = TargetScale().to_label(head)
+    assert torch.equal(same.weight, head.weight)
+    assert torch.equal(same.bias, head.bias)
+    alike = target_scale(TaskSpec("t", "regression", ("x",), lambda labels: None, ""), np.full((7, 1), 0.1))
+    assert alike.std == 1, "targets that are all alike"

@@ -3,20 +3,24 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from infra.errors import ConfigError, DatasetError
+from infra.errors import ConfigError, DatasetError, WeightsError
 from infra.storage import open_storage
+from model.adapt import study as studying
 from model.adapt.encoder import pretrained_encoder, random_encoder
-from model.adapt.report import RESULT_FILE
+from model.adapt.encoders import open_encoder
+from model.adapt.report import RESULT_FILE, read_result
 from model.adapt.run import adapt
 from model.adapt_config import AdaptConfig, FinetuneConfig
 from model.nets.config import model_config
-from model.weights import load_weights
+from model.train.run_folder import hold_run, release_run
+from model.weights import load_weights, save_weights
 from pipeline.dataset.versions import bury_version
 from tests.support.clip_dataset import publish_again
 from tests.unit.model.adapt.conftest import TINY
@@ -96,7 +100,7 @@ def test_the_saved_head_and_the_adapted_encoder_can_be_used_again(report, tiny_w
 
 
 def test_pooling_is_the_mean_over_tokens_first_and_then_layer_norm():
-    """Catches the mean of normalised tokens, which is another feature (METHOD section 4)."""
+    """Catches the mean of normalised tokens, which is another feature than the released one."""
     config = model_config("marlin_vit_tiny", **TINY)
     pooled = random_encoder(config, 0).eval()
     with torch.no_grad():
@@ -155,6 +159,43 @@ def test_labelled_fakes_of_your_own_csv_and_few_shot(tiny_weights, labelled_data
     assert again.rows[0].measures == report.rows[0].measures
 
 
+def test_weighted_classes_are_said_and_can_be_switched_off(tiny_weights, labelled_dataset, tmp_path):
+    """Catches an accuracy at 0.5 beside a published one that was trained on the natural shares, without a word."""
+    (tmp_path / "l.csv").write_text("path,x\nr0.mp4,0\nf0.mp4,1\nr1.mp4,0\nf1.mp4,0\n")
+
+    def notes(**changes):
+        data = {"dataset": str(labelled_dataset), "gap_frames": 16, "labels": str(tmp_path / "l.csv")}
+        cfg = _config(tiny_weights, labelled_dataset, **{"task": "custom", "data": data, **changes})
+        study = studying.open_study(cfg, tmp_path, torch.device("cpu"))
+        return study.plan.task.balanced, "".join(studying._training_notes(study, ()))
+
+    balanced, said = notes()
+    assert balanced
+    assert "accuracy at 0.5 and ece, are those of equally frequent classes" in said
+    assert notes(balanced=False) == (False, "")
+    data = {"dataset": str(labelled_dataset), "gap_frames": 16}
+    assert notes(task="deepfake", data=data) == (True, ""), "as many fakes as real videos"
+
+
+def test_the_counts_of_a_few_shot_row_are_those_of_all_its_subsets(tiny_weights, drawn_dataset, tmp_path, monkeypatch):
+    """Catches subjects of the last subset beside the clips of the first."""
+    cfg = _config(
+        tiny_weights, drawn_dataset, probe={"epochs": 2}, finetune={"enabled": False}, few_shot={"seeds": 2},
+        data={"dataset": str(drawn_dataset), "split": "video"},
+    )  # fmt: skip
+    study = studying.open_study(cfg, tmp_path, torch.device("cpu"))
+    train = study.plan.split.sides["train"]
+    subjects = len({w.clip.subject for w in train})
+    assert subjects > 1
+    subsets = [train[:1], train]
+    monkeypatch.setattr(studying, "few_shot_windows", lambda plan, fraction, seed: subsets[seed])
+    (row,) = studying._few_shot(study, studying._features(study, study.choice), 0.5)
+    assert (row.subjects, row.clips_train) == ((1 + subjects) / 2, 1 + len(train))  # each has a made fake beside it
+    asks = "A linear probe was still improving at its last epoch (2); raise probe.epochs."
+    assert studying._training_notes(study, [replace(row, best_epoch=1)]) == [asks]
+    assert studying._training_notes(study, [replace(row, best_epoch=0)]) == []
+
+
 def test_an_interrupted_run_goes_on_with_the_version_it_began_with(tiny_weights, labelled_dataset, tmp_path):
     """Catches hours of fine-tuning that are refused because a night published another version meanwhile."""
     dataset = shutil.copytree(labelled_dataset, tmp_path / "dataset")
@@ -165,12 +206,100 @@ def test_an_interrupted_run_goes_on_with_the_version_it_began_with(tiny_weights,
     gone_on = adapt(cfg, tmp_path / "run")
     assert (begun.version, gone_on.version) == (1, 1)
     assert [row.measures for row in gone_on.rows] == [row.measures for row in begun.rows]
-    probe = cfg.model_copy(update={"finetune": FinetuneConfig(enabled=False)})
-    assert adapt(probe, tmp_path / "run").version == 2, "a finished run is measured anew on what is there now"
     (tmp_path / "run" / RESULT_FILE).unlink()
-    publish_again(str(dataset))
-    bury_version(open_storage(str(dataset)), 2, 3)
-    assert adapt(probe, tmp_path / "run").version == 3, "of a version that was taken down nothing is left to go on with"
+    bury_version(open_storage(str(dataset)), 1, 2)
+    before = _state(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"other settings \(data.version: 1 then, 2 now\); take another --run"):
+        adapt(cfg, tmp_path / "run")
+    assert _state(tmp_path / "run") == before, "nothing of two versions is mixed"
+    probe = cfg.model_copy(update={"finetune": FinetuneConfig(enabled=False)})
+    assert adapt(probe, tmp_path / "probe").version == 2
+
+
+def _state(folder) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def finished(tiny_weights, labelled_dataset, tmp_path):
+    """Settings of a finished run of a probe, and its folder."""
+    dataset = shutil.copytree(labelled_dataset, tmp_path / "dataset")
+    cfg = _config(
+        tiny_weights, dataset, baseline=False, finetune={"enabled": False},
+        data={"dataset": str(dataset), "gap_frames": 16},
+    )  # fmt: skip
+    return cfg, adapt(cfg, tmp_path / "run").run_dir
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"seed": 1}, r"other settings \(seed: 0 then, 1 now\); take another --run"),
+        ({"task": "emotion"}, "other settings"),
+        ({"task": "nothing"}, "there is no task"),
+    ],
+)
+def test_a_refused_command_leaves_a_finished_run_as_it_was(finished, changes, sentence):
+    """Catches a record that says failed, and names nothing, beside weights that are there."""
+    cfg, folder = finished
+    before = _state(folder)
+    with pytest.raises(ConfigError, match=sentence):
+        adapt(cfg.model_copy(update=changes), folder)
+    assert _state(folder) == before
+
+
+def test_a_finished_run_is_reported_and_says_what_is_newer(finished, tiny_weights):
+    """Catches a folder that mixes two versions because an ingest came between two equal commands."""
+    cfg, folder = finished
+    before = _state(folder)
+    again = adapt(cfg, folder)
+    assert again == read_result(folder)
+    publish_again(cfg.data.dataset)
+    again = adapt(cfg, folder)
+    assert again.version == 1
+    assert "measured on version 1 of the dataset, and there is version 2; another --run measures" in again.notes[-1]
+    pinned = adapt(cfg.model_copy(update={"data": cfg.data.model_copy(update={"version": 1})}), folder)
+    assert pinned == read_result(folder), "who names a version asks for no other"
+    assert _state(folder) == before
+
+
+def test_a_finished_run_says_that_its_weights_are_others_by_now(finished, tiny_weights, tmp_path):
+    """Catches a result that is taken for that of an encoder which was trained further."""
+    cfg, _ = finished
+    mine = cfg.model_copy(update={"weights": str(shutil.copy(tiny_weights, tmp_path / "mine.safetensors"))})
+    adapt(mine, tmp_path / "other")
+    loaded = load_weights(tiny_weights)
+    save_weights(tmp_path / "mine.safetensors", loaded.state, loaded.config, {**loaded.provenance, "steps": 2})
+    assert "no longer those that were measured" in adapt(mine, tmp_path / "other").notes[-1]
+
+
+def test_a_run_folder_in_use_is_left_as_it_is(finished, tmp_path):
+    """Catches settings of a second command in the folder of the first, which reads them again after a kill."""
+    cfg, folder = finished
+    (folder / RESULT_FILE).unlink()
+    before = _state(folder)
+    lock = hold_run(folder)
+    assert lock is not None
+    with pytest.raises(ConfigError, match="in use"):
+        adapt(cfg, folder)
+    release_run(lock)
+    assert _state(folder) == before
+    adapt(cfg, folder)
+
+
+def test_a_report_is_read_as_it_was_written(report):
+    """Catches figures, intervals or unknown numbers of people that come back as something else."""
+    assert read_result(report.run_dir) == report
+
+
+def test_weight_files_say_whether_labels_were_learnt_and_how_faces_were_cut(report, finished, tiny_weights):
+    """Catches pretraining's facts under those of adaptation, and a fine-tuned encoder that may be adapted again."""
+    tuned = load_weights(report.run_dir / "adapted.safetensors").provenance
+    assert tuned["pretraining"] == load_weights(tiny_weights).provenance
+    assert tuned["labels_learnt"] == [f"deepfake of {report.dataset}, version 1"]
+    with pytest.raises(WeightsError, match="has learnt labels"):
+        open_encoder(AdaptConfig(task="deepfake", weights=str(report.run_dir)))
+    assert open_encoder(AdaptConfig(task="deepfake", weights=str(finished[1]))).provenance["dataset"] == "somewhere"
 
 
 def test_a_second_run_in_the_same_cache_gives_the_same_numbers(report, tiny_weights, drawn_dataset, tmp_path):

