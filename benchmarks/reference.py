@@ -1,4 +1,4 @@
-"""The reference's work, from ``marlin-pytorch``'s own modules in the released training order (METHOD, section 7)."""
+"""The reference's work, from ``marlin-pytorch``'s own modules in the released training order."""
 
 from __future__ import annotations
 

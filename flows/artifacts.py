@@ -65,7 +65,7 @@ class ShownProgress:
 
 
 def show_ingest(report: IngestReport, page: Path | None) -> None:
-    """Show the funnel of an ingest, and its page."""
+    """Show the counts of an ingest, from listed to stored, and its page."""
     rows: dict[str, Any] = {"listed now": report.listed, "treated now": report.treated, "clips made now": report.clips}
     rows |= {f"rejected now: {reason}": count for reason, count in report.rejects.items()}
     rows |= {f"{name} in version {report.version}": count for name, count in report.counts.model_dump().items()}

@@ -231,13 +231,24 @@ def tables(cfg: TablesConfig) -> None:
     Door("dataset", "DATASET", "--dataset", needed=False),
     Door("registry", "REGISTRY", "--registry", needed=False),
 )
-def lineage(cfg: LineageConfig) -> None:
+def lineage(
+    cfg: LineageConfig,
+    runs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--runs",
+            metavar="DIR",
+            help="Folder below which runs lie; may be repeated (default: `runs` and `work/*`).",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Walk from a video, clip, dataset version, run, weight file or encoder to its origins and its results."""
     from glob import glob
 
     from flows.lineage import read_lineage
 
-    roots = [folder for pattern in cfg.runs for folder in sorted(glob(pattern))]
+    roots = [folder for pattern in runs or cfg.runs for folder in sorted(glob(pattern))]
     graph = read_lineage(cfg.dataset, roots, cfg.registry, cfg.thing)
     print("\n".join(graph.lines(graph.find(cfg.thing))))
 

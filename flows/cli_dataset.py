@@ -63,7 +63,7 @@ def verify(cfg: DatasetConfig) -> None:
 
 @command(app, DATASET, Door("out", "HTML", "--out"), VERSION)
 def report(cfg: ReportConfig) -> None:
-    """Write one page: funnel, rejections, videos, contact sheet with regions, licences."""
+    """Write one page: counts from listed to stored, rejections, videos, contact sheet with regions, licences."""
     from pipeline.dataset.reader import open_dataset
     from pipeline.dataset.report import write_report
 
@@ -147,7 +147,12 @@ def remove(
     cfg: RemoveConfig,
     runs: Annotated[
         list[str] | None,
-        typer.Option("--runs", metavar="DIR", help="Folder of runs and features; may be repeated.", show_default=False),
+        typer.Option(
+            "--runs",
+            metavar="DIR",
+            help="Folder of runs and features; may be repeated (default: `runs` and `work/*`).",
+            show_default=False,
+        ),
     ] = None,
     registry: Annotated[
         str, typer.Option("--registry", metavar="REGISTRY", help="Registry whose encoders are looked at, too.")

@@ -13,6 +13,7 @@ import typer
 
 from flows.command import command
 from flows.deploy_config import DeployConfig
+from infra.errors import ConfigError
 
 app = typer.Typer()
 
@@ -32,7 +33,10 @@ def up(cfg: DeployConfig) -> None:
 
 @command(app)
 def down(cfg: DeployConfig) -> None:
-    """Stop what `marlin up` started, with everything it is doing; `up` goes on from there."""
+    """Stop what `marlin up` started, with everything it is doing; `up` goes on from there.
+
+    A training that is under way is waited for while it saves, 150 seconds at most.
+    """
     from flows.platform import down as stop
 
     print("\n".join(f"stopped   {name}" for name in stop(cfg)) or "nothing ran")
@@ -59,6 +63,8 @@ def undeploy(cfg: DeployConfig) -> None:
 @command(app)
 def sensor(cfg: DeployConfig) -> None:
     """Watch the sources of ingestion and post an event when videos have come, until stopped."""
+    if not cfg.ingest.sources:
+        raise ConfigError("there is nothing to watch: set 'ingest.sources' in a config file and name it with --config")
     _find_server(cfg)
     from flows.events import VIDEO_ARRIVED, dataset_resource, post_event
     from flows.sensor import Sensor

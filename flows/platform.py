@@ -24,7 +24,7 @@ def up(cfg: DeployConfig, config_file: Path) -> list[str]:
     """Start everything that does not run; return a line for each part.
 
     The database is SQLite's in ``work`` unless PREFECT_SERVER_DATABASE_CONNECTION_URL names another (PostgreSQL:
-    ``postgresql+asyncpg://…``), which is what a house should use: SQLite locks under load.
+    ``postgresql+asyncpg://…``), which is for regular use: SQLite locks under load.
 
     Args:
         cfg: settings.
@@ -59,6 +59,7 @@ def environment(cfg: DeployConfig) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_WORKER_QUERY_SECONDS": "5",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",  # runs that ended 90 days ago, and their logs
     }
     found = {name: os.environ.get(name, value) for name, value in found.items()}
     if cfg.ray_port:
@@ -78,6 +79,7 @@ def _before_deploying(cfg: DeployConfig, work: Path) -> list[Part]:
         command = [
             ray, "start", "--head", "--block", f"--node-ip-address={LOOPBACK}", f"--port={cfg.ray_port}",
             "--include-dashboard=false", "--disable-usage-stats",
+            "--min-worker-port=0", "--max-worker-port=0",  # any free ones, or ray_port cannot be in 10002 to 19999
         ]  # fmt: skip
         loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # otherwise it listens on all interfaces
         parts.append(_listening(RAY, command, loopback, cfg.ray_port, "ray_port"))
@@ -102,6 +104,8 @@ def _after_deploying(cfg: DeployConfig, config_file: Path) -> list[Part]:
         )
         for pool in cfg.pools
     ]
+    if not cfg.ingest.sources:
+        return workers  # nothing to watch
     return [*workers, Part(SENSOR, [sys.executable, "-m", "flows.cli", "sensor", "--config", str(config_file)], {})]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -15,12 +16,17 @@ from typing import Any
 
 import psutil
 
+from flows.job import GRACE_S as SAVE_S
 from infra.errors import ProjectError
+
+logger = logging.getLogger(__name__)
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 POLL_S = 0.2
+LOGS = 3
+"""Logs of former starts that are kept, as ``<name>.log.1`` (the last one) and on."""
 GRACE_S = 20.0
-"""Seconds from SIGTERM to what follows it: SIGTERM for the children that are left, and then SIGKILL."""
+"""Seconds from a part's SIGTERM to that of the children it has left. They have ``SAVE_S`` to end, then SIGKILL."""
 
 
 @dataclass(frozen=True)
@@ -82,20 +88,30 @@ class Keeper:
         process = self.running(name)
         if process is not None:
             family = [process, *process.children(recursive=True)]
-            alive = _told(psutil.Process.terminate, [process], family)
-            alive = _told(psutil.Process.terminate, alive, alive)  # flow runs that their worker left: training saves
-            _told(psutil.Process.kill, alive, alive)
+            alive = _told(psutil.Process.terminate, [process], family, GRACE_S)
+            if alive:  # flow runs that their worker left: training saves
+                logger.info("waiting up to %.0f s for what %s was doing to save and end", SAVE_S, name)
+                alive = _told(psutil.Process.terminate, alive, alive, SAVE_S)
+            _told(psutil.Process.kill, alive, alive, GRACE_S)
         (self._folder / f"{name}.json").unlink(missing_ok=True)
         return process is not None
 
     def _start(self, part: Part) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._put_aside(self._folder / f"{part.name}.log")
         with (self._folder / f"{part.name}.log").open("ab") as log:
             child = subprocess.Popen(
                 part.command, env={**os.environ, **part.environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
         (self._folder / f"{part.name}.json").write_text(json.dumps(_identity(child.pid)))
+
+    def _put_aside(self, log: Path) -> None:
+        """Begin a new log, and keep the last few: a service is started for years."""
+        for number in range(LOGS, 0, -1):
+            with contextlib.suppress(FileNotFoundError):
+                former = log if number == 1 else log.with_name(f"{log.name}.{number - 1}")
+                former.replace(log.with_name(f"{log.name}.{number}"))
 
     def _is_told(self, name: str, told: dict[str, Any], process: psutil.Process) -> bool:
         """Tell whether a process is the one of a record; an old record has a time of day in place of ticks."""
@@ -132,11 +148,14 @@ def _identity(pid: int) -> dict[str, Any]:
 
 
 def _told(
-    order: Callable[[psutil.Process], None], targets: Sequence[psutil.Process], family: Sequence[psutil.Process]
+    order: Callable[[psutil.Process], None],
+    targets: Sequence[psutil.Process],
+    family: Sequence[psutil.Process],
+    limit_s: float,
 ) -> list[psutil.Process]:
-    """Give an order to some processes, wait, and return which of the family are left."""
+    """Give an order to some processes, wait at most ``limit_s``, and return which of the family are left."""
     for target in targets:
         with contextlib.suppress(psutil.NoSuchProcess):
             order(target)
-    _, alive = psutil.wait_procs(family, timeout=GRACE_S)
+    _, alive = psutil.wait_procs(family, timeout=limit_s)
     return alive

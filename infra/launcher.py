@@ -82,10 +82,15 @@ def launch(
         f"--max-restarts={max_restarts}", f"--shutdown-timeout={SAVING_S}", "-m", module, *arguments,
     ]  # fmt: skip
     child = subprocess.Popen(command, env=environment, preexec_fn=partial(die_with, os.getpid()))
-    previous = {}
+    previous, passed_on = {}, []
+
+    def pass_on(number: int, _: object) -> None:
+        passed_on.append(number)
+        child.send_signal(number)
+
     if _is_main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
-            previous[number] = signal.signal(number, lambda received, _: child.send_signal(received))
+            previous[number] = signal.signal(number, pass_on)
     try:
         code = child.wait()
     finally:
@@ -94,7 +99,7 @@ def launch(
             child.wait()
         for number, handler in previous.items():
             signal.signal(number, handler)
-    return _status(code, status_file)
+    return _status(code, status_file, stopped=bool(passed_on))
 
 
 def report_exit(run_dir: Path, status: ExitStatus) -> None:
@@ -111,11 +116,13 @@ def _meeting(hosts: Hosts | None, run_dir: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _status(code: int, status_file: Path) -> ExitStatus:
+def _status(code: int, status_file: Path, stopped: bool) -> ExitStatus:
     if status_file.exists():
         name = status_file.read_text().strip()
         if name in ExitStatus.__members__:
             return ExitStatus[name]
+    if code and stopped:  # by a signal that came before the ranks could listen
+        return ExitStatus.PREEMPTED
     return ExitStatus.DONE if code == 0 else ExitStatus.LOST_RANK if code < 0 else ExitStatus.FAILED
 
 

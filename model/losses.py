@@ -1,4 +1,4 @@
-"""The losses of METHOD, section 7. Scores are (B, M), patches (B, M, P); every loss is a 0-d fp32 tensor."""
+"""The losses of the released code. Scores are (B, M), patches (B, M, P); every loss is a 0-d fp32 tensor."""
 
 from __future__ import annotations
 

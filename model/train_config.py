@@ -51,7 +51,7 @@ class DataConfig(BaseConfig):
     """MB (10^6 bytes) of decoded clips that each rank keeps in memory; pays where they hold a good part of the dataset
     (64 frames take 10 MB at 224 pixels). What is read does not depend on it."""
     shuffle_shards: int = Field(default=16, ge=1)
-    """Shards whose clips are mixed with each other (W); larger mixes better and keeps more shards open."""
+    """Shards of a shuffle group, whose clips are mixed; larger mixes better and keeps more shards open."""
     flip: bool = False
     """Mirror half of the clips; off in the paper. Regions are mirrored along, sides swapped."""
     read_attempts: int = Field(default=4, ge=1)
@@ -132,7 +132,7 @@ class LaunchConfig(BaseConfig):
     nodes: int = Field(default=1, ge=1)
     """Machines. Each is given the same command, and all see the run folder and the dataset under the same path."""
     rendezvous: str | None = Field(default=None, pattern=r"^[^\s:/]+:\d{1,5}$")
-    """``host:port`` of one of the machines, where they meet; the network must be private, there is no password."""
+    """``host:port`` of one of the machines, where they meet. The port is unauthenticated: keep the network private."""
     node_rank: int | None = Field(default=None, ge=0)
     """Number of this machine, 0 to nodes − 1; machine 0 owns the run folder. None reads NODE_RANK, SLURM_NODEID or
     JOB_COMPLETION_INDEX from the environment."""
@@ -177,7 +177,7 @@ class PretrainConfig(BaseConfig):
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more arithmetic."""
     compile: bool = False
-    """Let ``torch.compile`` fuse the generator: a minute or two at each start, and a C++ compiler on a CPU."""
+    """Let ``torch.compile`` fuse the generator: 30 to 60 s at each start, and a C++ compiler on a CPU."""
     world_size: int | None = Field(default=None, ge=1)
     """Ranks on all machines together; None takes all GPUs, or 2 ranks a machine on CPUs (1 when the batch is odd)."""
     launch: LaunchConfig = LaunchConfig()

@@ -1,4 +1,4 @@
-"""Sliding windows over a video (METHOD, section 8). Pure: a frame count in, frame indices out."""
+"""Sliding windows over a video, as in the released code. Pure: a frame count in, frame indices out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def plan_windows(
     Raises:
         ValueError: a number is not positive.
 
-    Source: METHOD, section 8; the tail window is ours (the released code leaves it out).
+    Source: the released code; the tail window is ours (it leaves it out).
     """
     if min(length, frames, sample_rate, stride) < 1:
         raise ValueError(f"length {length}, frames {frames}, sample_rate {sample_rate}, stride {stride}: all are ≥ 1")

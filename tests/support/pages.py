@@ -28,8 +28,8 @@ def commands(page: Path) -> list[tuple[str, ...]]:
     lines += re.findall(r"`(\.venv/bin/marlin [^`]*)`", page.read_text(encoding="utf-8"))
     found = []
     for line in lines:
-        for part in re.split(r"\s(?:&&|\||&)\s", line):
-            words = shlex.split(part, comments=True)
+        for part in re.split(r"\s(?:&&|\|\|?|&)\s", line):
+            words = [word for word in shlex.split(part, comments=True) if not re.match(r"\d?>", word)]
             starts = [i for i, word in enumerate(words) if word in PROGRAMS]
             if starts:
                 found.append(tuple(words[starts[0] :]))

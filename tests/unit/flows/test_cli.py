@@ -166,6 +166,7 @@ def test_a_name_that_is_no_utf8_is_one_sentence_too(marlin, weights):
         ("export o.pt --weights absent", "weights absent do not exist"),
         ("reconstruct absent.mp4 --weights w", "absent.mp4 is not there"),
         ("reconstruct . --weights w", "is a folder"),
+        ("sensor", "nothing to watch: set 'ingest.sources'"),
         ("demo fast", "'fast' is not of the form key=value"),
     ],
 )

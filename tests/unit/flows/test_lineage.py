@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,16 @@ def test_the_registry_remembers_when_run_folders_are_gone(world, marlin):
     text = "\n".join(ask(marlin, "registry:2", "runs=[]"))
     assert "↑ encoder registry:1" in text
     assert f"↑ video {ANNA}" in text
+
+
+def test_the_options_that_the_error_names_are_there(world, marlin):
+    """Catches advice to give an option that is refused."""
+    (world / "runs").rename(world / "elsewhere")
+    lost = marlin("lineage", "first", "--dataset", "set").sentence
+    options = re.findall(r"--\w+", lost)
+    assert "--runs" in options
+    assert set(options) <= set(re.findall(r"--\w+", marlin("lineage", "--help").out))
+    assert "elsewhere/first" in "\n".join(ask(marlin, "elsewhere/first", "--runs", "elsewhere"))
 
 
 def test_what_is_unknown_or_ambiguous_is_one_sentence(world, marlin):

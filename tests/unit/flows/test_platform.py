@@ -12,6 +12,7 @@ from flows import platform
 from flows.deploy_config import DeployConfig
 from flows.processes import Keeper
 from infra.errors import ProjectError
+from pipeline.config import IngestConfig
 
 
 class Healthy(BaseHTTPRequestHandler):
@@ -53,6 +54,15 @@ def test_up_does_not_adopt_the_server_of_another(others_port, tmp_path, monkeypa
     assert told == []
 
 
+def test_without_sources_no_sensor_is_started(tmp_path):
+    """Catches `up` that starts a sensor which ends at once, each time the timer calls it."""
+    names = [
+        {part.name for part in platform._after_deploying(cfg, tmp_path / "deploy.yaml")}
+        for cfg in (DeployConfig(), DeployConfig(ingest=IngestConfig(sources=("videos",))))
+    ]
+    assert names[1] - names[0] == {platform.SENSOR}
+
+
 def test_each_part_that_serves_says_where_and_by_which_setting(tmp_path, monkeypatch):
     """Catches a store or cluster of somebody else that is taken for ours, and a cure that names the wrong setting."""
     monkeypatch.setattr("shutil.which", lambda name: name)
@@ -61,3 +71,14 @@ def test_each_part_that_serves_says_where_and_by_which_setting(tmp_path, monkeyp
         assert part.ready is not None
         assert part.address is not None
         assert getattr(cfg, part.setting) == part.address[1]
+
+
+def test_the_server_forgets_old_runs(tmp_path):
+    """Catches a database that grows for ever; also a name or value that Prefect does not know, which it ignores."""
+    from prefect.settings.models.server.services import ServerServicesDBVacuumSettings as Vacuum
+
+    cfg = DeployConfig(work=str(tmp_path))
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in platform.environment(cfg).items():
+            patched.setenv(name, value)
+        assert Vacuum().enabled_vacuum_types == {"events", "flow_runs", "orphans"}

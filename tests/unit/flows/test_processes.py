@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import sys
@@ -108,11 +109,43 @@ def test_what_another_serves_is_not_taken_for_ours(keeper, tmp_path):
 def test_a_part_ends_with_all_that_it_started(keeper, tmp_path, monkeypatch):
     """Catches workers' children that go on, also where the worker does not listen."""
     monkeypatch.setattr("flows.processes.GRACE_S", 1.0)
+    monkeypatch.setattr("flows.processes.SAVE_S", 1.0)
     keeper.ensure(Part("a", FAMILY, {}, ready=lambda: (tmp_path / "work" / "a.log").stat().st_size > 0))
     child = psutil.Process(int((tmp_path / "work" / "a.log").read_text()))
     parent = keeper.running("a")
     assert keeper.end("a")
     assert not [p for p in (child, parent) if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_what_a_part_was_doing_has_the_time_to_save(keeper, tmp_path, monkeypatch, caplog):
+    """Catches a `down` that kills a training in the middle of its checkpoint, or waits without a word."""
+    monkeypatch.setattr("flows.processes.GRACE_S", 0.5)
+    caplog.set_level(logging.INFO)
+    saving = (
+        "import signal, sys, time, pathlib; "
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), pathlib.Path('saved').touch(), sys.exit())); "
+        "print('up', flush=True); time.sleep(600)"
+    )
+    starts = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {saving!r}]); time.sleep(600)"
+    monkeypatch.chdir(tmp_path)
+    ready = lambda: (tmp_path / "work" / "a.log").stat().st_size > 0  # noqa: E731
+    keeper.ensure(Part("a", [sys.executable, "-c", starts], {}, ready=ready))
+    assert keeper.end("a")
+    assert (tmp_path / "saved").exists()
+    assert "waiting up to 150 s for what a was doing" in caplog.text
+
+
+def test_a_new_start_begins_a_new_log_and_the_last_few_are_kept(keeper, tmp_path):
+    """Catches a log that grows until the disk is full."""
+    log = tmp_path / "work" / "a.log"
+    for number in range(6):
+        command = [sys.executable, "-c", f"import time; print({number}, flush=True); time.sleep(600)"]
+        keeper.ensure(Part("a", command, {}, ready=lambda: log.read_text() != ""))
+        process = keeper.running("a")
+        process.kill()
+        process.wait()
+    logs = {path.name: path.read_text() for path in (tmp_path / "work").glob("a.log*")}
+    assert logs == {"a.log": "5\n", "a.log.1": "4\n", "a.log.2": "3\n", "a.log.3": "2\n"}
 
 
 def test_a_part_that_does_not_start_is_one_sentence_and_leaves_nothing(keeper):
@@ -124,12 +157,24 @@ def test_a_part_that_does_not_start_is_one_sentence_and_leaves_nothing(keeper):
     assert keeper.running("b") is None
 
 
-@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "hf_token", "AWS_ACCESS_KEY_ID"])
-def test_a_secret_in_the_settings_is_refused(name):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[(name, "x") for name in ("AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "hf_token", "AWS_ACCESS_KEY_ID")],
+        *[
+            (name, "x")
+            for name in ("PREFECT_API_AUTH_STRING", "MARLIN_WEBHOOK_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL")
+        ],
+        ("HTTPS_PROXY", "http://user:pass@proxy:3128"),
+        ("HTTPS_PROXY", "http://user:p@ss@proxy:3128"),
+    ],
+)
+def test_a_secret_in_the_settings_is_refused(name, value):
     """Catches keys in Prefect's database, where everybody who sees the page reads them."""
     with pytest.raises(ConfigError, match="looks like a secret"):
-        validate_config(DeployConfig, {"environment": {name: "x"}}, where="the test")
-    validate_config(DeployConfig, {"environment": {"AWS_ENDPOINT_URL": "http://x", "HTTPS_PROXY": "p"}}, where="it")
+        validate_config(DeployConfig, {"environment": {name: value}}, where="the test")
+    harmless = {"AWS_ENDPOINT_URL": "http://x", "HTTPS_PROXY": "http://p:3128/a@b", "RAY_AUTH_MODE": "token"}
+    validate_config(DeployConfig, {"environment": harmless}, where="it")
 
 
 def test_settings_that_contradict_each_other_are_refused():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import functools
 import hashlib
 import os
 import socket
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 from infra import partial
-from infra.addresses import is_public
+from infra.addresses import is_public, resolve
 from infra.download import FetchLimits, WebClient
 from infra.errors import FetchError, RefusedError, StorageError, TooLargeError, TransientError
 from infra.pace import Pace
@@ -85,6 +86,25 @@ def test_what_cannot_be_resumed_begins_anew(server: WebServer, tmp_path: Path, h
     assert _fetch(server, "/a", tmp_path / "a") == page.body
 
 
+def test_another_part_than_was_asked_for_is_not_glued_on(server: WebServer, tmp_path: Path) -> None:
+    """Bug caught: a server that ignores where the part begins, and a film with its beginning in its middle."""
+    server.pages = {"/a": Page(BODY, break_after=30_000, breaks=1)}
+    with pytest.raises(TransientError):
+        _fetch(server, "/a", tmp_path / "a", attempts=1)
+    whole = {"Content-Range": f"bytes 0-{len(BODY) - 1}/{len(BODY)}"}
+    server.pages = {"/a": Page(BODY, status=206, headers=whole)}
+    assert _fetch(server, "/a", tmp_path / "a") == BODY
+    assert [fields.get("range") for _, fields in server.asked] == [None, "bytes=30000-", None]
+
+
+def test_a_weak_etag_does_not_vouch_for_bytes(server: WebServer, tmp_path: Path) -> None:
+    """Bug caught: a download resumed on a version whose bytes are others, since a weak ETag is of the meaning alone."""
+    date = "Mon, 01 Jan 2001 00:00:00 GMT"
+    server.pages = {"/a": Page(BODY, headers={"ETag": 'W/"x"', "Last-Modified": date}, break_after=30_000, breaks=1)}
+    assert _fetch(server, "/a", tmp_path / "a") == BODY
+    assert server.asked[-1][1]["if-range"] == date
+
+
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_passing_failures_are_tried_again_and_others_are_not(server: WebServer, tmp_path: Path, status: int) -> None:
     """Bug caught: a busy server taken for a dead link; a dead link asked again and again."""
@@ -117,6 +137,26 @@ def test_retry_after_is_honoured_in_seconds_and_as_a_date(
     with pytest.raises(TransientError):
         _fetch(server, "/a", tmp_path / "b")
     assert waited == []
+
+
+def test_a_busy_host_is_left_alone_by_every_fetch(
+    server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug caught: one thread that rests as it was told to, and all others that go on asking."""
+    now, slept = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr("infra.download.Pace", functools.partial(Pace, clock=lambda: now[0], sleep=sleep))
+    server.pages = {"/busy": Page(before=[(429, {"Retry-After": "7"})]), "/b": Page(BODY)}
+    client = WebClient(FetchLimits(**QUICK | {"attempts": 1}))
+    with pytest.raises(TransientError, match="429"):
+        client.fetch(f"{server.url}/busy", tmp_path / "a")
+    assert client.fetch(f"{server.url}/b", tmp_path / "b").bytes == len(BODY)
+    client.close()
+    assert slept == [7.0]
 
 
 def test_too_large_is_noticed_before_and_while_it_comes(server: WebServer, tmp_path: Path) -> None:
@@ -334,6 +374,14 @@ def test_public_is_what_the_open_internet_routes(address: str, public: bool) -> 
     assert is_public(address) is public
 
 
+def test_a_name_with_one_private_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug caught: a public address put before a private one, which is connected to when the first does not answer."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in ("8.8.8.8", "10.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    with pytest.raises(RefusedError, match=r"is at 10\.0\.0\.1, which is no public address"):
+        resolve("mixed.example", 80, allow_private=False)
+
+
 def test_a_certificate_that_nobody_signed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug caught: TLS that is not verified; and a company's own authority that cannot be named."""
     pem = _self_signed(tmp_path / "server.pem")
@@ -346,6 +394,20 @@ def test_a_certificate_that_nobody_signed_is_refused(tmp_path: Path, monkeypatch
         assert _fetch(server, "/a", tmp_path / "b") == BODY
         with pytest.raises(FetchError, match="certificate"):  # the name still counts: it is valid for 127.0.0.1 alone
             WebClient(FetchLimits(**QUICK)).fetch(f"https://localhost:{server.port}/a", tmp_path / "c")
+
+
+def test_a_redirect_that_gives_up_encryption_is_refused(
+    server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug caught: a film, and whatever its address tells, in the clear because a server said so."""
+    pem = _self_signed(tmp_path / "server.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    server.pages = {"/a": Page(BODY)}
+    with WebServer(pem) as secure:
+        secure.pages = {"/a": Page(status=302, headers={"Location": f"{server.url}/a"})}
+        with pytest.raises(RefusedError, match="from https to http"):
+            _fetch(secure, "/a", tmp_path / "a")
+    assert server.asked == []
 
 
 def _self_signed(path: Path) -> Path:

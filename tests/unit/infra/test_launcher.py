@@ -73,6 +73,19 @@ def test_sigterm_reaches_the_ranks_and_comes_back_as_preempted(tmp_path: Path, r
 
 
 @pytest.mark.slow
+def test_a_signal_before_the_ranks_listen_is_no_lost_rank(tmp_path: Path, ranks: dict[str, str]) -> None:
+    """Catches "a rank ended without a word (killed, or out of memory)" after a plain Ctrl-C in the first seconds."""
+    deaf = RANK.replace("signal.signal(signal.SIGTERM, stop)", "")
+    assert deaf != RANK
+    (tmp_path / "ranks.py").write_text(deaf)
+    driver = _driver(tmp_path, ranks)
+    _rank_pids(tmp_path)
+    driver.send_signal(signal.SIGTERM)
+    out, _ = driver.communicate(timeout=60)
+    assert out.split()[-1] == b"PREEMPTED"
+
+
+@pytest.mark.slow
 def test_killing_the_launching_process_leaves_no_rank(tmp_path: Path, ranks: dict[str, str]) -> None:
     """A rank that outlived its command would hold the GPU and write into the run folder."""
     driver = _driver(tmp_path, ranks)

@@ -70,6 +70,15 @@ def test_a_worker_that_cannot_be_made_says_why_each_time_and_leaves_no_process(m
         assert box.pid is None
 
 
+def test_a_worker_whose_module_is_absent_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug caught: a child left behind where its factory fails with an error that is not the project's."""
+    monkeypatch.setenv("PYTHONPATH", ROOT)
+    with Sandbox("infra.absent:make", memory_limit_bytes=300 << 20) as box:
+        with pytest.raises(ImportError, match=r"infra\.absent"):
+            box.call(1, deadline_s=30)
+        assert box.pid is None
+
+
 @pytest.mark.parametrize(
     ("order", "deadline_s", "error"),
     [

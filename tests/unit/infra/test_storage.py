@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import pickle
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
+import boto3
 import pytest
+from botocore.exceptions import ClientError
+from botocore.stub import Stubber
 
 from infra.errors import ConfigError, StorageError
+from infra.s3 import s3_client
 from infra.storage import Storage, open_storage
 
 
@@ -16,6 +24,15 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "folder":
         return open_storage(str(tmp_path / "store"))
     return open_storage(f"s3://{request.getfixturevalue('bucket')}/some/prefix")
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
+    """The answers of every bucket, in place of the network."""
+    client = boto3.client("s3", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+    monkeypatch.setattr("infra.s3.s3_client", lambda: client)
+    with Stubber(client) as answers:
+        yield answers
 
 
 def test_what_is_written_is_read_whole_and_by_range(store: Storage) -> None:
@@ -39,6 +56,24 @@ def test_only_the_first_put_if_absent_wins(store: Storage) -> None:
     assert store.read("v/1") == b"first"
 
 
+def test_of_callers_who_all_saw_nothing_one_wins(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug caught: a look and then a plain write, with which several ingests publish the same version."""
+    client, all_here, one_by_one = s3_client(), threading.Barrier(4), threading.Lock()
+
+    def begin(**_: object) -> None:
+        all_here.wait(10)
+        one_by_one.acquire()  # moto itself looks and then writes, without a lock
+
+    client.meta.events.register("before-call.s3.PutObject", begin)
+    client.meta.events.register("after-call.s3.PutObject", lambda **_: one_by_one.release())
+    monkeypatch.setattr("infra.s3.s3_client", lambda: client)
+    store = open_storage(f"s3://{bucket}/some/prefix")
+    with ThreadPoolExecutor(4) as pool:
+        won = list(pool.map(lambda number: store.put_if_absent("v/1", b"%d" % number), range(4)))
+    assert sorted(won) == [False, False, False, True]
+    assert store.read("v/1") == b"%d" % won.index(True)
+
+
 def test_listing_is_sorted_by_prefix_and_deleting_twice_is_no_error(store: Storage) -> None:
     for key in ("x/2", "x/1", "xy", "z"):
         store.write(key, b"")
@@ -50,12 +85,44 @@ def test_listing_is_sorted_by_prefix_and_deleting_twice_is_no_error(store: Stora
     assert list(store.list()) == ["x/1", "x/2", "z"]
 
 
+def test_a_listing_goes_on_after_its_first_page(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug caught: a dataset that ends at its thousandth object, as many as one answer holds."""
+    client = s3_client()
+    client.meta.events.register("provide-client-params.s3.ListObjectsV2", lambda params, **_: params | {"MaxKeys": 2})
+    monkeypatch.setattr("infra.s3.s3_client", lambda: client)
+    store = open_storage(f"s3://{bucket}/some/prefix")
+    for number in range(5):
+        store.write(str(number), b"")
+    assert list(store.list()) == ["0", "1", "2", "3", "4"]
+
+
+def test_what_a_killed_write_left_is_no_key(tmp_path: Path) -> None:
+    """Bug caught: half an object taken for a shard or a version."""
+    store = open_storage(str(tmp_path))
+    store.write("shards/a", b"")
+    (tmp_path / "shards" / ".tmp-abc").write_bytes(b"half")
+    assert list(store.list()) == list(store.list("shards/")) == ["shards/a"]
+
+
 def test_files_go_up_and_come_down(store: Storage, tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(b"bytes")
     store.upload(source, "deep/key")
     store.download("deep/key", target)
     assert target.read_bytes() == b"bytes"
+
+
+def test_a_download_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug caught: half a shard under its final name, which the next reader takes for whole."""
+
+    def break_off(bucket: str, key: str, local: str) -> None:
+        Path(local).write_bytes(b"half")
+        raise ClientError({"ResponseMetadata": {"HTTPStatusCode": 403}}, "GetObject")
+
+    monkeypatch.setattr("infra.s3.s3_client", lambda: SimpleNamespace(download_file=break_off))
+    with pytest.raises(StorageError, match=r"cannot read s3://bucket/a\.tar"):
+        open_storage("s3://bucket").download("a.tar", tmp_path / "a.tar")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("key", ["../outside", "/etc/passwd", "a/../../b", "", "a\\b"])
@@ -67,6 +134,21 @@ def test_a_key_that_leaves_the_store_is_refused(store: Storage, key: str) -> Non
 def test_a_missing_key_is_a_storage_error_that_names_it(store: Storage) -> None:
     with pytest.raises(StorageError, match="absent"):
         store.read("absent")
+
+
+def test_an_object_that_may_not_be_looked_at_is_not_absent(stub: Stubber) -> None:
+    """Bug caught: an access key that ran out taken for an empty bucket, in which a dataset begins anew."""
+    stub.add_client_error("head_object", "Forbidden", http_status_code=403)
+    with pytest.raises(StorageError, match="cannot read s3://bucket/a"):
+        open_storage("s3://bucket").exists("a")
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_what_a_bucket_refuses_is_not_asked_again(stub: Stubber, status: int) -> None:
+    """Bug caught: a wrong access key that is waited for and called passing, so that whole flows are run again."""
+    stub.add_client_error("get_object", "Refused", http_status_code=status)  # asked again, the stub has no answer
+    with pytest.raises(StorageError, match="Refused"):
+        open_storage("s3://bucket").read("a")
 
 
 def test_a_store_travels_to_workers(store: Storage) -> None:
