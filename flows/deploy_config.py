@@ -15,7 +15,11 @@ from infra.config import BaseConfig
 from model.adapt_config import AdaptConfig
 from pipeline.config import IngestConfig
 
-_SECRET = re.compile(r"SECRET|PASSWORD|TOKEN|CREDENTIAL|(?<!PUBLIC_)KEY", re.IGNORECASE)
+_SECRET = re.compile(
+    r"SECRET|PASSWORD|TOKEN|CREDENTIAL|(?<!PUBLIC_)KEY|AUTH(?!_MODE$)|WEBHOOK|CONNECTION_URL", re.IGNORECASE
+)
+_LOGIN = re.compile(r"://[^/?#\s]+@")
+"""A user, and mostly a password, in an address: ``http://user:password@proxy``."""
 
 
 class PoolConfig(BaseConfig):
@@ -97,8 +101,8 @@ class DeployConfig(BaseConfig):
     @field_validator("environment")
     @classmethod
     def _no_secrets(cls, environment: dict[str, str]) -> dict[str, str]:
-        for name in environment:
-            if _SECRET.search(name):
+        for name, value in environment.items():
+            if _SECRET.search(name) or _LOGIN.search(value):
                 raise ValueError(
                     f"{name} looks like a secret, and these settings are stored and shown; "
                     "set it in the environment of the worker"

@@ -96,12 +96,41 @@ def test_what_nobody_allowed_is_refused_and_policies_meet_pods():
     """Catches a policy whose selector no pod has (a typo opens or closes a door silently)."""
     policies = {key: doc for key, doc in DOCUMENTS.items() if doc["kind"] == "NetworkPolicy"}
     (closed,) = [doc for key, doc in policies.items() if key.endswith("/refuse-all")]
-    assert closed["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    ours = {"matchLabels": {"app.kubernetes.io/part-of": "marlin"}}  # not Prefect's server and its database
+    assert closed["spec"] == {"podSelector": ours, "policyTypes": ["Ingress", "Egress"]}
     pods = [pod["metadata"]["labels"] for document in DOCUMENTS.values() for pod in _pods(document)]
     server = {"app.kubernetes.io/name": "prefect-server"}  # of its own chart
     for key, policy in policies.items():
         wanted = policy["spec"]["podSelector"].get("matchLabels", {})
         assert any(wanted.items() <= labels.items() for labels in (*pods, server)), key
+
+
+@pytest.mark.parametrize("name", [name for name, document in DOCUMENTS.items() if _pods(document)])
+def test_a_pod_with_keys_of_the_store_knows_where_it_is(name):
+    """Catches an ingest or a training that asks Amazon for the bucket of another store."""
+    for pod in _pods(DOCUMENTS[name]):
+        for container in pod["spec"]["containers"]:
+            sources = [next(iter(source.values()))["name"] for source in container.get("envFrom", ())]
+            assert ("marlin-s3" in sources) == ("marlin-store" in sources)
+    (store,) = [document for key, document in DOCUMENTS.items() if key.endswith("ConfigMap/marlin-store")]
+    assert set(store["data"]) == {"AWS_ENDPOINT_URL"}
+
+
+def test_pods_of_ray_are_probed_by_what_they_have():
+    """Catches pods that are never ready: KubeRay's own probes ask ray[default], with wget."""
+    for pod in _pods(DOCUMENTS["ray-cluster.yaml:RayCluster/marlin-ray"]):
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            assert pod["spec"]["containers"][0][probe]["exec"]["command"][0] in ("ray", "test")
+
+
+def test_who_asks_the_cluster_for_pods_may():
+    """Catches an autoscaler or a worker that is cut off from Kubernetes, and one that watches all namespaces."""
+    policy = DOCUMENTS["network-policies.yaml:NetworkPolicy/kubernetes"]["spec"]["podSelector"]["matchLabels"]
+    worker = DOCUMENTS["prefect-worker.yaml:Deployment/marlin-worker"]
+    askers = [_pods(DOCUMENTS["ray-cluster.yaml:RayCluster/marlin-ray"])[0], *_pods(worker)]
+    assert all(policy.items() <= pod["metadata"]["labels"].items() for pod in askers)
+    for container in askers[1]["spec"]["containers"]:
+        assert {"name": "PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES", "value": "marlin"} in container["env"]
 
 
 @pytest.mark.parametrize("name", POOLS)
@@ -146,7 +175,7 @@ def test_images_are_pinned_and_do_not_run_as_root():
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 KEYS = {
     "image", "build", "restart", "networks", "security_opt", "cap_drop", "volumes", "environment", "entrypoint",
-    "command", "depends_on", "healthcheck", "ports", "shm_size", "deploy", "profiles",
+    "command", "depends_on", "healthcheck", "ports", "shm_size", "deploy", "profiles", "logging",
 }  # fmt: skip
 
 
@@ -167,6 +196,14 @@ def test_a_service_is_whole(name):
         assert how["condition"] != "service_healthy" or "healthcheck" in needed
         assert how["condition"] != "service_completed_successfully" or needed["restart"] in ("no", "on-failure")
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+
+
+def test_nodes_of_ray_agree_on_the_token_and_share_the_host_once():
+    """Catches a driver that Ray turns away, and two nodes that each promise all CPUs of the host."""
+    nodes = [SERVICES[name]["environment"] for name in ("ray-head", "ray-worker", "worker")]
+    assert {(node["RAY_AUTH_MODE"], node["RAY_AUTH_TOKEN"][:11]) for node in nodes} == {("token", "${RAY_TOKEN")}
+    assert "deploy" not in SERVICES["ray-worker"]
 
 
 def _built() -> set[str]:
@@ -182,5 +219,5 @@ def test_compose_holds_no_secret_and_asks_for_all():
         assert f"${{{name}:?" in text, f"{name} may be empty"
     for service in SERVICES.values():
         for key, value in (service.get("environment") or {}).items():
-            if re.search("PASSWORD|SECRET|USER$", key) and key != "POSTGRES_USER":
+            if re.search("PASSWORD|SECRET|TOKEN|USER$", key) and key != "POSTGRES_USER":
                 assert value.startswith("${"), key
