@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.dataset.versions import DatasetVersion
+if TYPE_CHECKING:  # flows' settings import this file, and plain commands load no pyarrow
+    from pipeline.dataset.versions import DatasetVersion
 
 COMMERCIAL = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "CC-BY-4.0", "MIT")
 """Terms that allow commercial use, unless a config says otherwise."""
