@@ -115,7 +115,8 @@ def smooth_path(boxes_F4: np.ndarray, *, sigma_frames: float, margin: float) -> 
     Centre and longer side are smoothed by a line fitted at each frame with Gaussian weights (local linear regression):
     away from the ends this is the Gaussian filter, and at the ends it does not lag behind a moving face. Even motion
     passes unchanged. A face that moves faster than that would leave its square: there the square is shifted after it,
-    by no more than it takes, and smoothly. While a box stays within the margin, nothing is shifted.
+    by no more than it takes, and smoothly; one that swings to both sides within a third of the smoothing still leaves it.
+    While a box stays within the margin, nothing is shifted.
 
     Args:
         boxes_F4: float (F, 4), x0 y0 x1 y1.
@@ -170,11 +171,17 @@ def _moved_box(chain: Sequence[Sighting], key_frames: KeyFrames, frame: int) -> 
 
 def _is_sure(likely_MN: np.ndarray, least: float) -> np.ndarray:
     """Tell which links are at least ``least`` likely and beyond doubt, bool (M, N): at most one a row and a column."""
-    doubt_MN = MOST_DOUBT * likely_MN
-    alone_MN = (likely_MN[:, None, :] >= doubt_MN[:, :, None]).sum(axis=2) == 1  # nothing but itself in its row
-    alone_MN &= (likely_MN.T[None, :, :] >= doubt_MN[:, :, None]).sum(axis=2) == 1  # and in its column
-    sure_MN: np.ndarray = alone_MN & (likely_MN >= least)
-    return sure_MN
+    return (likely_MN >= least) & _has_no_rival(likely_MN) & _has_no_rival(likely_MN.T).T
+
+
+def _has_no_rival(likely_MN: np.ndarray) -> np.ndarray:
+    """Tell where every other value of the row is less than ``MOST_DOUBT`` times this one, bool (M, N)."""
+    if likely_MN.shape[1] < 2:
+        return np.ones(likely_MN.shape, bool)
+    second_M1, best_M1 = np.split(np.partition(likely_MN, -2, axis=1)[:, -2:], 2, axis=1)
+    other_MN = np.where(likely_MN == best_M1, second_M1, best_M1)
+    without_MN: np.ndarray = other_MN < MOST_DOUBT * likely_MN
+    return without_MN
 
 
 def _best_pairs(score_MN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
