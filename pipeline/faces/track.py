@@ -115,8 +115,8 @@ def smooth_path(boxes_F4: np.ndarray, *, sigma_frames: float, margin: float) -> 
     Centre and longer side are smoothed by a line fitted at each frame with Gaussian weights (local linear regression):
     away from the ends this is the Gaussian filter, and at the ends it does not lag behind a moving face. Even motion
     passes unchanged. A face that moves faster than that would leave its square: there the square is shifted after it,
-    by no more than it takes, and smoothly; one that swings to both sides within a third of the smoothing still leaves it.
-    While a box stays within the margin, nothing is shifted.
+    by no more than it takes, and smoothly. (One that swings to both sides within a third of the smoothing still leaves
+    it.) While a box stays within the margin, nothing is shifted.
 
     Args:
         boxes_F4: float (F, 4), x0 y0 x1 y1.
