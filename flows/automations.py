@@ -20,7 +20,7 @@ TAG = "marlin"
 """Tag of all deployments, and so of their runs."""
 PART_TAG = "marlin-part"
 """Tag of runs within another run: watched as that one is, and not told about twice."""
-ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut")}
 START_LIMIT_S = 3600.0
 """Seconds in which a run that was handed to its infrastructure has to begin; an image may have to be pulled."""
 SENTENCE = '{"text": {{ (flow.name ~ " run " ~ flow_run.name ~ ": " ~ flow_run.state.message) | tojson }}}'

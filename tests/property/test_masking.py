@@ -117,6 +117,14 @@ def test_at_90_percent_fasking_shows_background_and_its_opposite_one_component()
         assert len(visible_groups("fasking_opposite", 0.9, seed)) == 1
 
 
+def test_a_group_that_is_exactly_enough_is_shown_alone():
+    """Catches 1 − 0.7, a little more than 0.3 in floating point: skin would be shown beside a background of 30 %."""
+    grid = TokenGrid(2, 2, 5)
+    bits = np.broadcast_to(1 << np.array([*BACKGROUND * 3, *SKIN * 7]).reshape(2, 5), grid).copy()
+    for seed in range(5):
+        assert mask_one("fasking", bits, grid, 0.7, seed).tolist() == [[True] * 3 + [False] * 7] * 2
+
+
 def test_every_component_is_hidden_last_now_and_then():
     """Catches a fixed priority: background, skin and exactly one component are needed for half of the patches."""
     chosen = [visible_groups("fasking", 0.45, seed) - {5, 6} for seed in range(60)]
@@ -217,6 +225,13 @@ def test_the_masks_are_the_ones_that_old_checkpoints_were_trained_with():
     """Masks are part of a run: a change of library or code that alters them must not pass unnoticed."""
     found = {s: hashlib.sha256(mask_one(s, face(), GRID, 0.9, 7).tobytes()).hexdigest()[:16] for s in STRATEGIES}
     assert found == MASKS
+
+
+def test_the_targets_are_the_ones_that_old_checkpoints_were_trained_with():
+    """Catches targets drawn with the numbers that drew the mask, and any other change to runs that go on."""
+    hidden = make_mask("fasking", torch.from_numpy(face())[None], GRID, 0.9, torch.tensor([7]))
+    targets = decoder_targets(hidden, GRID, 0.5, torch.tensor([7]))
+    assert hashlib.sha256(targets.numpy().tobytes()).hexdigest()[:16] == "28bed4755e4aa0f3"
 
 
 @pytest.mark.parametrize(

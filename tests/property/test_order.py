@@ -97,6 +97,19 @@ def test_a_billion_clips_in_a_million_shards_are_planned_in_little_memory():
     assert peak < 200e6
 
 
+def test_memory_does_not_grow_with_the_epochs():
+    """Catches plans of epochs that are over and kept: in a run of 2,000, a leak that ends it."""
+    order = ClipOrder([1] * 2_000, 0, group_shards=1_000)
+    held = []
+    for epoch in range(40):
+        if epoch == 5:  # what is held by then is replaced, piece by piece, by what is counted
+            tracemalloc.start()
+        assert order[epoch * order.clips].epoch == epoch
+        held.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert held[-1] < 1.5 * held[10]
+
+
 def test_no_clip_at_all_is_one_sentence():
     with pytest.raises(DatasetError, match="no clip"):
         ClipOrder([0, 0], 0)

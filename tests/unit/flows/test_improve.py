@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,11 +11,13 @@ from flows import adapt, improve
 from flows.config import ImproveConfig
 from flows.plan import Idle
 from flows.registry import Attempt, Encoder, Registry
+from flows.runs import settled_folder
 from infra.config import validate_config
 from infra.storage import open_storage
 from model.adapt.report import RESULT_FILE
 from model.adapt_config import AdaptConfig
 from model.gate import Verdict
+from model.train_config import PretrainConfig
 from pipeline.dataset.versions import bury_version
 from tests.support.clip_dataset import publish_again, write_clip_dataset
 
@@ -145,3 +148,54 @@ def test_the_schedule_adapts_the_live_encoder_once(cfg, monkeypatch):
     Registry(cfg.registry).decide("promote", encoder.number, "better")
     found = [adapt.adapt_flow.fn(cfg.adapt, cfg.runs, cfg.registry) for _ in range(2)]
     assert (found, len(done)) == (["a report", None], 1)
+
+
+@pytest.fixture
+def trained(cfg: ImproveConfig, monkeypatch: pytest.MonkeyPatch) -> list[PretrainConfig]:
+    """The settings of pretrainings that learn nothing."""
+    settings: list[PretrainConfig] = []
+    weights = Path(cfg.runs).parent / "trained"
+    weights.write_text("what was learnt")
+    report = SimpleNamespace(run_dir="r", weights=weights, licences=("videos: CC BY",))
+    monkeypatch.setattr(improve, "pretrain_flow", lambda one, _: settings.append(one) or report)
+    return settings
+
+
+def candidate_of(cfg: ImproveConfig, parent: Encoder | None) -> Encoder:
+    attempt = Attempt(dataset="d", dataset_version=7, clips=3, parent=parent and parent.number)
+    return improve._candidate(cfg, Registry(cfg.registry), attempt, parent)
+
+
+def test_a_candidate_goes_on_from_its_parent_s_weights(cfg, trained):
+    """Catches an encoder that begins anew every time and forgets the clips that are gone."""
+    candidate_of(cfg, register(cfg, weights="of the parent"))
+    assert Path(trained[0].init_from).read_text() == "of the parent"
+
+
+def test_a_candidate_learns_from_the_version_of_its_attempt(cfg, trained):
+    """Catches a training on whatever is newest, recorded and taken down as something else."""
+    assert candidate_of(cfg, None).dataset_version == trained[0].data.version == 7
+
+
+def test_a_candidate_bears_the_licences_of_its_parent_too(cfg, trained):
+    """Catches research-only weights that are washed clean by going on with free videos."""
+    assert candidate_of(cfg, register(cfg, "no commercial use")).licences == (
+        "videos: CC BY",
+        "videos: no commercial use",
+    )
+
+
+def test_candidate_and_live_encoder_are_compared_on_the_candidate_s_dataset_version(cfg, monkeypatch):
+    """Catches a live encoder scored on its own, older test videos, and a gate that promotes what is worse."""
+    live, candidate = register(cfg), register(cfg).model_copy(update={"dataset_version": 2})
+    Registry(cfg.registry).decide("promote", live.number, "better")
+    adapted: dict[Path, tuple[str, int | None]] = {}
+    compared: list[Path] = []
+
+    def adapts(settings: AdaptConfig, runs: str) -> None:
+        adapted[settled_folder(runs, "adapt-deepfake", settings)] = (Path(settings.weights).stem, settings.data.version)
+
+    monkeypatch.setattr(improve, "adapt_flow", adapts)
+    monkeypatch.setattr(improve, "compare", lambda new, old, *_, **__: compared.extend([new, old]))
+    improve._verdict(cfg, Registry(cfg.registry), candidate)
+    assert [adapted[folder] for folder in compared] == [(candidate.sha256[:16], 2), (live.sha256[:16], 2)]

@@ -74,6 +74,19 @@ def test_what_nobody_heard_is_said_again(tmp_path):
     assert [sensor.look() for _ in range(2)] == [1, 0]
 
 
+def test_a_video_that_was_away_is_announced_when_it_is_back(tmp_path):
+    """Catches a sensor that remembers all that it ever saw, for months."""
+    sensor, listener = watch(tmp_path)
+    put(tmp_path / "a.mp4")
+    assert [sensor.look() for _ in range(2)] == [0, 1]
+    away = (tmp_path / "a.mp4").rename(tmp_path / "a.away")
+    put(tmp_path / "b.mp4")
+    assert [sensor.look() for _ in range(2)] == [0, 1]
+    away.rename(tmp_path / "a.mp4")
+    assert [sensor.look() for _ in range(2)] == [0, 1]
+    assert listener.heard == [1, 1, 1]
+
+
 def test_objects_of_a_bucket_are_seen(tmp_path, bucket):
     sensor, listener = watch(tmp_path, f"s3://{bucket}/in")
     client = boto3.client("s3")

@@ -1,16 +1,19 @@
 """The tables: what is run for which cell, and how our numbers stand beside the published ones."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from flows import tables
 from flows.tables_config import TablesConfig
-from flows.tables_plan import plan_tables
-from flows.tables_published import MARLIN, TABLES
+from flows.tables_plan import Run, mode_of, plan_tables
+from flows.tables_published import EMOTION, FAKE_AUC, MARLIN, TABLES, Row
 from flows.tables_report import write_tables
 from infra.errors import ConfigError, DatasetError
+from model.adapt_config import AdaptConfig
 from tests.support.clip_dataset import publish_again, write_clip_dataset
 
 
@@ -54,6 +57,20 @@ def test_baselines_need_no_pretraining_and_few_shot_rides_with_its_row(tmp_path)
     assert not runs[by_name["marlin", "deepfake"]].cfg.few_shot.fractions, "VideoMAE has no few-shot rows"
 
 
+def test_no_cell_measures_a_random_encoder_beside_its_own(tmp_path):
+    """Catches tables that take twice as long, for rows that none of them shows."""
+    runs = plan_tables(_config(tmp_path, adapt={"baseline": True})).runs
+    assert not any(run.cfg.baseline for run in runs if run.command == "adapt")
+
+
+def test_a_cell_is_fine_tuned_where_the_paper_does_and_fine_tuning_is_on():
+    """Catches fine-tuned numbers in columns of linear probes, and empty cells where nothing was fine-tuned."""
+    row, probed = Row("r", MARLIN, ()), Row("r", MARLIN, (), "LP")
+    assert [mode_of(row, column, True) for column in (FAKE_AUC, EMOTION)] == ["FT", "LP"]
+    assert mode_of(probed, FAKE_AUC, True) == "LP"
+    assert mode_of(row, FAKE_AUC, False) == "LP"
+
+
 def test_where_cells_run_changes_none_and_they_are_launched_once(tmp_path):
     """Catches a table that begins anew on a cluster, and a cell on Ray that sends itself to Ray and waits for room."""
     here, there = (plan_tables(_config(tmp_path, **more)) for more in ({}, {"launch": {"ray_gpus": 2}, "parallel": 9}))
@@ -91,6 +108,46 @@ def test_a_cell_gets_a_gpu_that_is_free(tmp_path, monkeypatch):
     with tables.launcher(_config(tmp_path, parallel=2)) as start, ThreadPoolExecutor(2) as pool:
         calls = [pool.submit(start, [seconds], tmp_path / f"{i}.log") for i, seconds in enumerate(("1.5", "0", "0"))]
         assert [call.result() for call in calls] == [(0, "3"), (0, "5"), (0, "5")]
+
+
+def test_a_cell_that_was_cut_off_is_run_again_and_a_finished_one_is_not(tmp_path):
+    """Catches a folder taken for a result: after a night's power cut, cells would stay empty for ever."""
+    run, started = Run("adapt", AdaptConfig(), tmp_path / "cell"), []
+
+    def start(arguments, log):
+        started.append(log)
+        return 0, ""
+
+    run.folder.mkdir()
+    tables.run_cell.fn(run, start)
+    (run.folder / "result.json").touch()
+    tables.run_cell.fn(run, start)
+    assert started == [run.folder / "output.log"]
+
+
+def test_a_cell_whose_process_is_killed_has_failed(tmp_path):
+    """Catches a kernel out of memory that counts as success: the code of a killed process is negative."""
+    with pytest.raises(tables.CellError, match="it ended with code -9"):
+        tables.run_cell.fn(Run("adapt", AdaptConfig(), tmp_path / "cell"), lambda *_: (-9, ""))
+
+
+def test_adaptations_wait_for_the_encoders_that_they_need(tmp_path, monkeypatch):
+    """Catches adaptations started before, or beside, the pretrainings, which then find no encoder and fail."""
+    plan, cell = plan_tables(_config(tmp_path, tables=["modules"])), tables.run_cell.fn
+
+    def start(arguments, log):
+        time.sleep(0.02)
+        (log.parent / tables.DONE[arguments[0]]).touch()
+        return 0, ""
+
+    with ThreadPoolExecutor(len(plan.runs)) as pool:
+
+        def submit(run, start):
+            future = pool.submit(cell, run, start)
+            return SimpleNamespace(result=lambda raise_on_failure: future.exception() or future.result())
+
+        monkeypatch.setattr(tables, "run_cell", SimpleNamespace(submit=submit))
+        assert tables.run_all(plan, start) == {}
 
 
 def test_nothing_to_fill_is_one_sentence(tmp_path):
@@ -146,3 +203,28 @@ def test_the_overall_accuracy_is_the_mean_of_appearance_and_action(tmp_path):
     text = write_tables(cfg, plan, {}).read_text()
     line = next(line for line in text.splitlines() if line.startswith("| MARLIN (LP)"))
     assert line.endswith("| 93.00 LP [93.57] |")
+
+
+def test_a_few_shot_cell_shows_its_own_share_and_mode(tmp_path):
+    """Catches the number of another share of the labels, or of the probe where the network was fine-tuned."""
+    cfg = _config(tmp_path, tables=["few_shot"])
+    plan = plan_tables(cfg)
+    folder = plan.folders[MARLIN, "deepfake"]
+    folder.mkdir(parents=True)
+    shares = [(0.01, "LP"), (0.01, "FT"), (0.1, "LP"), (0.1, "FT"), (0.5, "LP"), (0.5, "FT")]
+    few_shot = [
+        {"fraction": fraction, "mode": mode, "measures": {"auc": [fraction + 0.2 * (mode == "FT"), 0.03]}}
+        for fraction, mode in shares
+    ]
+    result = {
+        "rows": [], "few_shot": few_shot, "notes": [], "config_digest": "c", "dataset": "d", "version": 3,
+        "weights_sha256": "",
+    }  # fmt: skip
+    (folder / "result.json").write_text(json.dumps(result))
+    text = write_tables(cfg, plan, {}).read_text()
+    cells = [line.split("|")[5].strip() for line in text.splitlines() if line.startswith(("| 50 %", "| 10 %", "| 1 %"))]
+    assert cells == [
+        "0.7000 ± 0.0300 FT [0.8681]",
+        "0.3000 ± 0.0300 FT [0.7459]",
+        "0.2100 ± 0.0300 FT [0.6252]",
+    ]

@@ -72,7 +72,7 @@ def test_manifests_are_what_kubernetes_takes(name):
 
 
 def test_the_validation_can_fail():
-    wrong = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"nam": "c"}]}}
+    wrong = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name_of": "c"}]}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, KUBERNETES, strict=True)
 

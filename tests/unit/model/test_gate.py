@@ -13,8 +13,10 @@ from model.adapt.report import SUBJECTS_FILE
 from model.gate import GateConfig, compare
 
 
-def write_run(folder: Path, separation: float, *, videos: int = 12, seed: int = 0, skip: int = 0) -> Path:
-    """Scores of an encoder that tells real from fake ``separation`` standard deviations apart."""
+def write_run(
+    folder: Path, separation: float, *, videos: int = 12, seed: int = 0, skip: int = 0, copies: int = 1
+) -> Path:
+    """Scores of an encoder that tells real from fake ``separation`` standard deviations apart, in equal ``copies``."""
     folder.mkdir()
     rng = np.random.default_rng(seed)
     with (folder / SUBJECTS_FILE).open("w", newline="") as file:
@@ -25,7 +27,9 @@ def write_run(folder: Path, separation: float, *, videos: int = 12, seed: int = 
                 for clip in range(4):
                     for label in ("real", "fake"):
                         score = rng.normal() + separation * (label == "fake") * (mode == "LP" and init == "pretrained")
-                        writer.writerow([mode, init, f"v{video}-{clip}", f"v{video}", label, f"{score:.6f}"])
+                        for copy in range(copies):
+                            name = f"v{video}-{clip}-{copy}"
+                            writer.writerow([mode, init, name, f"v{video}", label, f"{score:.6f}"])
     return folder
 
 
@@ -57,6 +61,36 @@ def test_few_videos_are_not_judged_by_a_bootstrap(tmp_path):
     assert not verdict.passed
     assert "gate.kind=tolerance" in verdict.why
     assert compare(few, few, GateConfig(kind="tolerance")).passed
+
+
+def test_five_videos_are_enough_for_a_bootstrap(tmp_path):
+    """Catches a limit that is off by one."""
+    five = write_run(tmp_path / "five", 3.0, videos=5)
+    assert compare(five, five, GateConfig(resamples=100)).passed
+
+
+def test_copies_of_clips_do_not_narrow_the_interval(tmp_path):
+    """Catches a bootstrap over clips: those of one video are alike, and many of them no more evidence than a few."""
+    lows = []
+    for copies in (1, 10):
+        new, old = (write_run(tmp_path / f"{seed}x{copies}", 1.0, seed=seed, copies=copies) for seed in (1, 0))
+        lows.append(compare(new, old, GateConfig(resamples=200)).scores["difference_low"])
+    assert lows[0] == pytest.approx(lows[1])
+
+
+def test_the_lower_end_is_that_of_95_percent(tmp_path):
+    """Catches the lower end of 90 %: one draw in 24 has 9 or more of the 5 videos in 20 that the candidate mistakes."""
+    rows = {"live": [], "candidate": []}
+    for video in range(20):
+        key = ["LP", "pretrained", f"v{video}", f"v{video}"]
+        for name, mistaken in (("live", False), ("candidate", video < 5)):
+            rows[name] += [[*key, "real", 0], [*key, "fake", -1 if mistaken else 1]]
+    for name, its_rows in rows.items():
+        (tmp_path / name).mkdir()
+        with (tmp_path / name / SUBJECTS_FILE).open("w", newline="") as file:
+            csv.writer(file).writerows([["mode", "init", "subject", "group", "label", "score"], *its_rows])
+    verdict = compare(tmp_path / "candidate", tmp_path / "live", GateConfig())
+    assert verdict.scores["difference_low"] == pytest.approx(-9 / 20)
 
 
 def test_other_test_videos_are_refused(tmp_path):

@@ -3,11 +3,14 @@
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 
 from infra.errors import WeightsError
+from model import video_windows
 from model.extract import extract
 from model.extract_config import ExtractConfig
 from model.video_windows import Look, Next, VideoWindows, WindowSettings, WindowWorker
@@ -85,6 +88,16 @@ def test_a_video_s_frames_are_let_go_before_the_next_one_is_looked_at(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.5 * alone
+
+
+def test_the_child_is_another_one_after_so_many_videos(monkeypatch):
+    """Catches a decoder's leak that grows with every video of a folder of thousands."""
+    child = MagicMock()
+    child.call = lambda *_, **__: child.close.call_count  # which child it is: after a close comes another
+    monkeypatch.setattr(video_windows, "Killable", lambda *_, **__: child)
+    limits = LimitConfig(recycle_videos=2)
+    windows = VideoWindows(WindowSettings("none", 16, 224, True, EmbeddedFaces(), TrackConfig(), limits))
+    assert [windows.look(Path("a.mp4")) for _ in range(5)] == [0, 0, 1, 1, 2]
 
 
 def test_a_child_loads_little_before_its_first_video():

@@ -9,7 +9,7 @@ from model.adapt import features
 from model.adapt.examples import list_clips
 from model.adapt.features import compute_features, features_digest
 from model.adapt.pixels import ClipPixels
-from model.adapt.samples import choose_windows, draws_of
+from model.adapt.samples import Window, choose_windows, draws_of
 from model.adapt.variants import AsStored, SelfBlended
 
 
@@ -101,6 +101,24 @@ def test_a_damaged_cache_is_computed_again(pixels, tmp_path, damage):
     else:
         path.write_bytes(damage)
     assert np.array_equal(_compute(Means(), pixels, draws, tmp_path).features_ND, table.features_ND)
+
+
+def test_a_cache_with_fewer_rows_than_names_is_computed_again(pixels, tmp_path):
+    """Catches rows that belong to other windows, or to none."""
+    draws = draws_of(choose_windows(_rows(pixels)[:2], 1, 0))
+    table = _compute(Means(), pixels, draws, tmp_path)
+    (path,) = tmp_path.glob("features-*/*.npz")
+    with np.load(path) as arrays:
+        np.savez(path, features=arrays["features"][1:], names=arrays["names"])
+    assert np.array_equal(_compute(Means(), pixels, draws, tmp_path).features_ND, table.features_ND)
+
+
+def test_windows_of_another_stride_have_features_of_their_own(pixels, tmp_path):
+    """Catches a window named by its first frame alone: at half the stride it is half as long, and another one."""
+    row = _rows(pixels)[0]
+    wide, narrow = (draws_of([Window(row, tuple(range(0, 16 * step, step)))]) for step in (2, 1))
+    first = _compute(Means(), pixels, wide, tmp_path)
+    assert not np.allclose(_compute(Means(), pixels, narrow, tmp_path).features_ND, first.features_ND, atol=1e-5)
 
 
 def test_machines_with_equal_process_ids_share_a_cache(tmp_path, monkeypatch):

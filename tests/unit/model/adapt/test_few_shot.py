@@ -23,6 +23,12 @@ def test_every_label_of_many_is_kept():
     assert sum(targets[name][1] for name in kept) >= 4
 
 
+def test_a_label_that_others_filled_beyond_its_share_takes_no_more():
+    """Catches a negative number of missing subjects, which as the end of a slice keeps nearly all of them."""
+    targets = {f"v{i}": (1.0, *(float(i == label) for label in range(5))) for i in range(20)}
+    assert few_shot_subset(targets, "multilabel", 0.1, 0) == {f"v{label}" for label in range(5)}
+
+
 @given(
     classes=st.lists(st.integers(0, 3), min_size=1, max_size=40),
     shares=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)),

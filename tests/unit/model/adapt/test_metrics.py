@@ -129,3 +129,18 @@ def test_calibration_compares_what_was_said_with_what_came():
     bins = reliability_bins(deepfake(), scores, targets)
     assert [b.samples for b in bins if b.samples] == [10, 10]
     assert calibration_error(bins) == pytest.approx((0.45 + 0.15) / 2)
+
+
+def test_a_certain_prediction_counts_in_the_last_bin():
+    """Catches probabilities of exactly 1, which a saturated sigmoid gives, left out of the calibration."""
+    bins = reliability_bins(deepfake(), np.array([[1.0], [0.0]]), np.array([[0.0], [0.0]]))
+    assert [bins[0].samples, bins[-1].samples] == [1, 1]
+    assert calibration_error(bins) == pytest.approx(1 / 2)
+
+
+def test_the_reliability_of_classes_is_how_often_the_chosen_one_came():
+    """Catches a network of many classes that seems well calibrated whatever it says."""
+    scores = np.full((4, 7), 0.05)
+    scores[:, 2] = 0.7
+    (found,) = (b for b in reliability_bins(sentiment7(), scores, np.array([[2.0], [2.0], [2.0], [6.0]])) if b.samples)
+    assert found == pytest.approx((4, 0.7, 3 / 4))

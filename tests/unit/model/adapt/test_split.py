@@ -36,6 +36,11 @@ def test_with_enough_videos_whole_videos_are_held_out():
     assert sum(len(s) for s in split.sides.values()) == 40, "no window may be lost when videos are held out"
 
 
+def test_as_many_videos_as_are_asked_for_are_enough_for_validation():
+    """Catches a limit that is off by one: of six videos two are tested, and the four that are left are enough."""
+    assert split_windows(windows({f"v{i}": 2 for i in range(6)}), kind="auto", **RULES).val_kind == "video"
+
+
 def test_with_few_videos_time_is_split_with_a_gap():
     split = split_windows(windows({"a": 8, "b": 8}), kind="auto", **RULES)
     assert split.kind == split.val_kind == "time"

@@ -1,5 +1,6 @@
 """What is kept of a run's checkpoints, on folders of a few bytes."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -83,6 +84,13 @@ def test_damaged_files_that_cannot_be_deleted_displace_no_good_checkpoint(
     monkeypatch.setattr(shutil, "rmtree", lambda path, **_: None)
     _save(fallen_back, 1500)
     assert _names(fallen_back)[-1] == "step-001500"
+
+
+def test_a_loss_that_is_not_a_number_is_never_the_best(tmp_path: Path) -> None:
+    """Catches NaN sorted first, since nothing is less: the weights that diverged would be kept and called best."""
+    for step, loss in ((1000, math.nan), (2000, 0.5), (3000, 0.6)):
+        _save(tmp_path, step, loss)
+    assert (tmp_path / FOLDER / BEST).read_text() == "step-002000"
 
 
 def _die() -> None:

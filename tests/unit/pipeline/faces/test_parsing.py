@@ -8,7 +8,7 @@ from pipeline.config import FacexlibFaces
 from pipeline.faces import parsing
 from pipeline.faces.backend import build_parser
 from pipeline.faces.facexlib_weights import FILES, WeightFile
-from pipeline.faces.parsing import MODELS, NetworkParser, with_sides
+from pipeline.faces.parsing import MODELS, NetworkParser, ParsingModel, with_sides
 from pipeline.faces.regions import Region
 
 EYES = np.array([[80, 90], [140, 90], [110, 120], [90, 150], [130, 150]], np.float32)
@@ -59,6 +59,41 @@ def test_the_networks_load_strictly_and_label_crops(parser, monkeypatch):
     assert maps.max() <= max(Region)
     assert len(np.unique(maps)) > 1
     assert parser.parse(crops[:0], np.zeros((0, 5, 2))).shape == (0, 224, 224)
+
+
+class TwoClasses(torch.nn.Module):
+    """Calls the left half of every picture class 0 and the right half class 10; remembers what it was shown."""
+
+    def forward(self, input_RCHW):
+        self.seen = input_RCHW
+        logits_RCHW = torch.zeros(len(input_RCHW), 19, *input_RCHW.shape[2:])
+        middle = input_RCHW.shape[3] // 2
+        logits_RCHW[:, 0, :, :middle] = logits_RCHW[:, 10, :, middle:] = 1
+        return [logits_RCHW]
+
+
+@pytest.fixture
+def two_classes(monkeypatch) -> NetworkParser:
+    """A parser around that network, whose classes are LaPa's own."""
+    model = ParsingModel(TwoClasses, (0.5, 0.4, 0.3), (0.5, 0.2, 0.1), np.arange(19, dtype=np.uint8))
+    monkeypatch.setitem(MODELS, "parsenet", model)
+    monkeypatch.setattr(parsing, "fetch_weights", lambda *_: None)
+    monkeypatch.setattr(parsing, "load_weights", lambda *_: None)
+    monkeypatch.setattr(parsing, "INPUT_SIZE", 8)
+    return NetworkParser(FacexlibFaces(parser="parsenet", device="cpu"))
+
+
+def test_the_network_sees_colours_between_0_and_1_less_the_mean_over_the_deviation(two_classes):
+    """Catches bytes from 0 to 255, which a network of other numbers takes for white."""
+    white = np.full((1, 20, 20, 3), 255, np.uint8)
+    two_classes.parse(white, EYES[None])
+    assert two_classes._net.seen[0, :, 0, 0].tolist() == pytest.approx([1, 3, 7])
+
+
+def test_a_map_is_resized_without_inventing_classes(two_classes):
+    """Catches class numbers mixed as colours are: between background and hair would lie skin, eyes and nose."""
+    (labels,) = two_classes.parse(np.zeros((1, 20, 20, 3), np.uint8), EYES[None])
+    assert set(labels.ravel().tolist()) == {Region.BACKGROUND, Region.HAIR}
 
 
 def test_sides_follow_the_eyes_of_the_detector_also_on_a_tilted_head():

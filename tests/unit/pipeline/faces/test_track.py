@@ -207,6 +207,14 @@ def test_squares_stay_squares_of_positive_size(path, sigma):
     assert (sides[:, 0] >= 0.6 * (boxes[:, 2] - boxes[:, 0])).all()
 
 
+def test_a_face_that_shrinks_fast_at_the_end_keeps_a_square():
+    """Bug caught: a line fitted to the fall that ends below nothing, and a square turned inside out."""
+    sides = np.concatenate([np.full(60, 240), np.linspace(240, 20, 13)[1:], np.full(8, 20)])
+    boxes = np.stack([-sides, -sides, sides, sides], 1).astype(np.float32) / 2
+    squares = smooth_path(boxes, sigma_frames=15, margin=1.3)
+    assert ((squares[:, 2] - squares[:, 0]) / sides).min() == pytest.approx(1.3 / 2)
+
+
 def test_smoothing_is_the_gaussian_filter_away_from_the_ends():
     from scipy.ndimage import gaussian_filter1d
 
