@@ -121,7 +121,10 @@ def plan_video(
         return WindowPlan("none", np.array(frames.seconds), _whole_windows(count, cut), (), info, held)
     if detector is None:
         raise ValueError(f"crop={crop} looks for faces and needs a detector")
-    scan = scan_faces(chunks, detector, track_cfg, hold_bytes=hold_bytes, clock=StageClock())
+    scan = scan_faces(
+        chunks, detector, track_cfg, hold_bytes=hold_bytes, clock=StageClock(),
+        follows_loss=lambda number: number in frames.losses,
+    )  # fmt: skip
     seconds_F = np.array(frames.seconds)
     tracks = judge_tracks(scan, track_cfg, info.fps).kept
     if crop == "auto" and is_face_crop(scan, info):

@@ -6,7 +6,7 @@ and by the faces in sight at a time, not by the length of the video.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -96,9 +96,10 @@ class ClipExtractor:
                 hold_bytes=self._cfg.limits.hold_mb << 20,
                 clock=clock,
                 choose=labelled_boxes(path, frames) if self._cfg.faces.labelled_boxes else None,
+                follows_loss=lambda number: number in frames.losses,
             )
             outcome = replace(outcome, decoded=scan.frames, faces=scan.faces, detail=_loss(frames, scan.frames, info))
-            seconds = frames.seconds  # the second pass begins another list
+            seconds, losses = frames.seconds, frames.losses  # the second pass begins others
             with clock("track"):
                 tracks, filtered, shown = judge_tracks(scan, self._cfg.track, info.fps)
             outcome = replace(outcome, tracks=len(tracks) + sum(filtered.values()), filtered=filtered, detected=shown)
@@ -117,7 +118,7 @@ class ClipExtractor:
                     continue
                 outcome = replace(outcome, clips=outcome.clips + 1)
                 with clock("audio"):
-                    flac = audio.flac(*_span(clip, seconds, info.fps)) if audio else None
+                    flac = audio.flac(*_span(clip, seconds, losses, info.fps)) if audio else None
                 with clock("encode"):
                     encoded = self._encode(clip, crops_FHWC, flac, video, info, split)
                 yield encoded
@@ -193,10 +194,10 @@ class ClipExtractor:
         return EncodedClip(meta, encode_clip(crops_FHWC, info.fps, self._cfg.clip), flac)
 
 
-def _span(clip: _OpenClip, seconds: Sequence[float], fps: float) -> tuple[float, float]:
-    """When a clip's first frame is shown, and when the frame behind its last one is, or would be at the video's end."""
-    end_s = seconds[clip.end] if clip.end < len(seconds) else seconds[-1] + 1 / fps
-    return seconds[clip.start], end_s
+def _span(clip: _OpenClip, seconds: Sequence[float], losses: Container[int], fps: float) -> tuple[float, float]:
+    """When a clip's first frame is shown, and when the frame behind its last one is; or would be, if lost or none."""
+    has_next = clip.end < len(seconds) and clip.end not in losses
+    return seconds[clip.start], seconds[clip.end] if has_next else seconds[clip.end - 1] + 1 / fps
 
 
 def _loss(frames: Frames, decoded: int, info: VideoInfo) -> str | None:

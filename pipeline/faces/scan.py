@@ -59,6 +59,7 @@ def scan_faces(
     hold_bytes: int,
     clock: StageClock,
     choose: Choose | None = None,
+    follows_loss: Callable[[int], bool] = lambda number: False,
 ) -> Scan:
     """Detect faces on every n-th frame, on the first and last frame of each shot, and between where they move.
 
@@ -69,6 +70,7 @@ def scan_faces(
         hold_bytes: frames are kept for the second pass while all of them together take no more than this.
         clock: gets the seconds of stages ``shots``, ``detect`` and ``quality``.
         choose: has the last word on each key frame's faces, given its number and what was detected.
+        follows_loss: tells of a frame in the chunk at hand whether others were lost before it: a shot begins there.
     """
     scan, shots = Scan(), ShotDetector(cfg.shot_threshold)
     window = _Window(scan, detector, cfg, clock, choose)
@@ -76,7 +78,8 @@ def scan_faces(
     last_HWC: np.ndarray | None = None
     for start, frames_FHWC in chunks:
         with clock("shots"):
-            cuts = shots.cuts(frames_FHWC, start)
+            seen = shots.cuts(frames_FHWC, start)
+        cuts = sorted({*seen, *filter(follows_loss, range(start, start + len(frames_FHWC)))})
         for number, frame_HWC in enumerate(frames_FHWC, start):
             if number in cuts and last_HWC is not None:
                 window.end_shot(number - 1, last_HWC)

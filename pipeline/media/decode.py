@@ -23,12 +23,12 @@ from pipeline.media.chunks import chunked
 from pipeline.media.cut import crop_to_box, time_behind, time_inside
 from pipeline.media.picture import Upright
 from pipeline.media.stream import (
-    FALLBACK_FPS,
     check_readable,
     decodable,
     main_stream,
     open_media,
     plain,
+    presumed_fps,
     start_s,
     stated_fps,
 )
@@ -57,6 +57,7 @@ class VideoFrames:
     Attributes:
         seconds: when each frame that the last ``iter_chunks`` has yielded is shown, from the file's start.
         is_damaged: whether that pass lost frames to damage.
+        losses: of those frames, by number, the ones before which others were lost; their count where the end was.
     """
 
     def __init__(self, path: str) -> None:
@@ -64,6 +65,7 @@ class VideoFrames:
         self._path = path
         self.seconds: array[float] = array("d")
         self.is_damaged = False
+        self.losses: set[int] = set()
 
     def iter_chunks(self, chunk: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yield ``(start, frames_FHWC)``: uint8 RGB, consecutive, 1 to ``chunk`` frames (fewer where they are large).
@@ -71,7 +73,7 @@ class VideoFrames:
         Raises:
             RejectError: ``empty``, ``unreadable``, or ``decode_failed`` when not one frame can be decoded.
         """
-        self.seconds, self.is_damaged = array("d"), False
+        self.seconds, self.is_damaged, self.losses = array("d"), False, set()
         position = 0
         for frames_FHWC in chunked(self._noted(self.iter_timed()), chunk):
             yield position, frames_FHWC
@@ -105,16 +107,17 @@ class VideoFrames:
         self, container: av.container.InputContainer, stream: av.VideoStream
     ) -> Iterator[tuple[float, av.VideoFrame]]:
         """Yield frames with their seconds since the file's start; one without a time comes a frame after the last."""
-        step = 1 / (stated_fps(stream) or FALLBACK_FPS)
+        step = 1 / (stated_fps(stream) or presumed_fps(stream))
         seconds = -step
-        for frame in decodable(container, stream, self._note_damage):
+        for frame in decodable(container, stream, self._note_loss):
             seconds += step
             if frame.pts is not None and frame.time_base:
                 seconds = float(frame.pts * frame.time_base) - start_s(container)
             yield seconds, frame
 
-    def _note_damage(self) -> None:
+    def _note_loss(self) -> None:
         self.is_damaged = True
+        self.losses.add(len(self.seconds))
 
     def _nothing(self) -> str:
         return "not one frame can be decoded"

@@ -32,6 +32,7 @@ class FolderFrames:
         names: file names of the frames that the last pass has yielded, by frame number.
         seconds: when each of them is shown, from the folder's start.
         is_damaged: whether that pass left frames out.
+        losses: empty; what is left out is single frames, and the next follows.
     """
 
     def __init__(self, folder: str, cut: Cut | None = None) -> None:
@@ -59,6 +60,7 @@ class FolderFrames:
         self.names: list[str] = []
         self.seconds: array[float] = array("d")
         self.is_damaged = False
+        self.losses: set[int] = set()
 
     def _frames(self, paths: Sequence[str], chosen: range) -> Iterator[np.ndarray]:
         size: tuple[int, int] | None = None

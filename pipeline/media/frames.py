@@ -20,10 +20,13 @@ class Frames(Protocol):
     Attributes:
         seconds: when each frame that the last pass has yielded is shown, from the start of the file (or folder).
         is_damaged: whether that pass lost frames to damage.
+        losses: of those frames, by number, the ones before which damage took a stretch of others; their count where it
+            took the end. Complete for the frames that have been yielded.
     """
 
     seconds: array[float]
     is_damaged: bool
+    losses: set[int]
 
     def iter_chunks(self, chunk: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yield ``(start, frames_FHWC)``: uint8 RGB, consecutive from 0, 1 to ``chunk`` frames (fewer if large).

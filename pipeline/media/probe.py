@@ -13,7 +13,6 @@ from pipeline.media.cut import cut_info
 from pipeline.media.frame_folder import probe_folder
 from pipeline.media.picture import Orientation, Upright
 from pipeline.media.stream import (
-    FALLBACK_FPS,
     MAX_FPS,
     check_readable,
     decodable,
@@ -21,6 +20,7 @@ from pipeline.media.stream import (
     main_stream,
     open_media,
     plain,
+    presumed_fps,
     stated_fps,
 )
 from pipeline.places import frames_folder
@@ -31,6 +31,8 @@ MAX_COUNTED = 1 << 20
 """Packets that are counted where no length is stated: ten hours, a second or two of work."""
 RATE_PACKETS = 500
 """Packets whose times tell the rate where the length is stated and the rate is not."""
+MOST_REORDERED = 16
+"""Frames that are stored late, at most: where reading stops, so many of the last times may have holes between them."""
 LONGEST_STEP = 10
 """Steps between frames longer than this many usual ones are pauses and no part of the rate."""
 _LEAST_BYTES_PER_S = 500
@@ -84,11 +86,12 @@ def _probe_file(path: str, max_pixels: int | None) -> VideoInfo:
         width, height = Upright(stream).size(frame)
         _check_size(width, height, max_pixels)
         fps = stated_fps(stream)
-        frames = _stated_frames(container, stream, fps or FALLBACK_FPS)
+        presumed = presumed_fps(stream)
+        frames = _stated_frames(container, stream, fps or presumed)
         rotation = Orientation.of(frame).turns * 90
     if fps is None or not frames:
         count, rate = _counted(path, RATE_PACKETS if frames else MAX_COUNTED)
-        fps, frames = fps or rate or FALLBACK_FPS, frames or count
+        fps, frames = fps or rate or presumed, frames or count
     return VideoInfo(width=width, height=height, fps=fps, frames=frames, rotation=rotation)
 
 
@@ -107,18 +110,20 @@ def _stated_frames(container: av.container.InputContainer, stream: av.VideoStrea
 
 def _counted(path: str, limit: int) -> tuple[int, float | None]:
     """Read up to ``limit`` packets without decoding: return their number, and their rate where they tell times."""
-    count, times = 0, []
+    packets, count, times = 0, 0, []
     with open_media(path) as container:
         stream = main_stream(container)
         try:
             for packet in itertools.islice(container.demux(stream), limit):
+                packets += 1
                 count += packet.size > 0
                 if packet.size and packet.pts is not None:
                     times.append(float(packet.pts))
         except av.error.FFmpegError:
             pass  # a damaged container ends there
         tick = stream.time_base or Fraction(1)
-    steps = np.diff(np.unique(times))
+    shown = np.unique(times)
+    steps = np.diff(shown if packets < limit else shown[:-MOST_REORDERED])
     if not len(steps):
         return count, None
     step = steps[steps <= LONGEST_STEP * np.median(steps)].mean() * tick.numerator

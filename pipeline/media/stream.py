@@ -21,6 +21,10 @@ _OPEN_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 FALLBACK_FPS = 25.0
 """Frames per second of a stream that states none and tells no times, or an impossible number."""
 MAX_FPS = 1000
+MAX_CLOCK_FPS = 240
+"""A clock that ticks no faster may be that of the frames; those that are none tick 600 times a second and more."""
+RESTART_S = 1.0
+"""A frame shown this long before what was lost is no late one: time stamps have begun anew."""
 PATIENCE = 300
 """Packets that are waited for a key frame behind damage: encoders put one at least every 250 frames, unless they put
 none (a single one at the start, or a picture that is refreshed strip by strip, whole again long before)."""
@@ -93,13 +97,20 @@ def stated_fps(stream: av.VideoStream) -> float | None:
     return float(rate) if rate is not None and believed else None
 
 
+def presumed_fps(stream: av.VideoStream) -> float:
+    """Return the frames per second of a stream that states no credible rate, where its frames cannot be asked."""
+    rate = stream.average_rate
+    return float(rate) if rate is not None and 0 < rate <= MAX_CLOCK_FPS else FALLBACK_FPS
+
+
 def decodable(
     container: av.container.InputContainer, stream: av.VideoStream, on_damage: Callable[[], None] = lambda: None
 ) -> Iterator[av.VideoFrame]:
-    """Decode packet by packet; yield the frames that rest on nothing lost. A damaged container ends the stream.
+    """Decode packet by packet; yield the frames that rest on nothing that the decoder reports as lost.
 
     A damaged packet costs the frames up to the next key frame, since those between are smears and no flag says so.
-    Where none comes within PATIENCE packets, decoding goes on with what is there. ``on_damage`` is called at each loss.
+    Where none comes within PATIENCE packets, decoding goes on with what is there. A damaged container ends the stream.
+    ``on_damage`` is called at each loss, before the first frame behind it is yielded.
     """
     packets = container.demux(stream)
     waited: int | None = None  # packets since the last loss; None while nothing is lost
@@ -129,8 +140,10 @@ def decodable(
 
 
 def _mends(frame: av.VideoFrame, lost: int | None) -> bool:
-    """True for a key frame behind the loss; one that the decoder held back may be from before it."""
-    return frame.key_frame and (frame.pts is None or lost is None or frame.pts > lost)
+    """True for a key frame behind the loss, by its time: one that the decoder held back may be from before it."""
+    if not frame.key_frame or frame.pts is None or lost is None:
+        return frame.key_frame
+    return frame.pts > lost or (lost - frame.pts) * (frame.time_base or 0) > RESTART_S
 
 
 def _is_cover(stream: av.VideoStream) -> bool:

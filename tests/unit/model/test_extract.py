@@ -18,6 +18,7 @@ from pipeline.config import ClipConfig, LimitConfig, TrackConfig
 from pipeline.media.decode import VideoFrames
 from pipeline.media.encode import encode_clip
 from pipeline.media.probe import probe
+from pipeline.rows import Detections
 from tests.support.clip_dataset import drawn_face
 
 
@@ -114,3 +115,22 @@ def test_a_video_that_is_not_held_gives_the_same_features(weights, tmp_path):
     options = {"detector": None, "track_cfg": TrackConfig(), "window_frames": 16, "keep_tail": True, "chunk": 32}
     assert plan_video(frames, info, "none", **options, hold_bytes=70 * 224 * 224 * 3).chunks is not None
     assert plan_video(frames, info, "none", **options, hold_bytes=70 * 224 * 224 * 3 - 1).chunks is None
+
+
+def test_no_window_of_a_face_runs_over_a_loss(tmp_path):
+    """Catches frames from before and behind a stretch that damage took, in one window."""
+
+    class Lossy(VideoFrames):
+        losses = property(lambda self: {40}, lambda self, _: None)
+
+    class Still:
+        name = "still"
+
+        def detect(self, frames_FHWC):
+            box_14 = np.array([[60, 60, 160, 160]], np.float32)
+            return [Detections(box_14, np.ones(1, np.float32), np.zeros((1, 5, 2), np.float32)) for _ in frames_FHWC]
+
+    video = str(write_video(tmp_path / "face.mp4", 80))
+    options = {"track_cfg": TrackConfig(), "window_frames": 16, "keep_tail": True, "chunk": 32, "hold_bytes": 0}
+    plan = plan_video(Lossy(video), probe(video), "face", detector=Still(), **options)
+    assert [(track.start, len(track.scores_F)) for track in plan.tracks] == [(0, 40), (40, 40)]

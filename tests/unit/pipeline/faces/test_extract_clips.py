@@ -165,6 +165,40 @@ def test_clips_of_a_damaged_video_say_so(marks, marked_frames, source, write):
     assert extractor.outcome.reject is None
 
 
+@pytest.mark.parametrize("hold", [0, 1024])
+def test_no_clip_and_no_sound_runs_over_a_loss(mark_detector, marked_frames, source, tmp_path, hold):
+    """Bug caught: a clip whose face keeps still while 28 frames are lost, and a sound that is longer by these."""
+    path, lost = tmp_path / "damaged.mov", 32
+    with av.open(str(path), "w") as file:
+        pictures = file.add_stream("libx264", rate=30, options={"x264-params": "keyint=60:bframes=0:scenecut=0:crf=5"})
+        pictures.width, pictures.height, pictures.pix_fmt = 200, 120, "yuv420p"
+        sound = file.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        for image in marked_frames(120, speed=0):
+            file.mux(pictures.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        file.mux(pictures.encode())
+        samples = np.round(9000 * np.sin(np.arange(4 * 16_000) / 13)).astype(np.int16)[None]
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        frame.rate = 16_000
+        file.mux(sound.encode(frame))
+        file.mux(sound.encode())
+    with av.open(str(path)) as file:
+        packet = [packet for packet in file.demux(video=0) if packet.size][lost]
+    data = bytearray(path.read_bytes())
+    data[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    path.write_bytes(data)
+    cfg = IngestConfig(
+        track=TrackConfig(min_blur=0),
+        clip=ClipConfig(audio=True, duplicate_bits=0),
+        limits=LimitConfig(hold_mb=hold, chunk_frames=lost),
+    )
+    clips = run(ClipExtractor(cfg, RECIPE, mark_detector), source, path)
+    assert [(c.meta.track, c.meta.start_frame, c.meta.end_frame) for c in clips] == [(0, 0, 32), (1, 32, 92)]
+    for clip in clips:
+        with av.open(io.BytesIO(clip.flac)) as file:
+            heard = sum(part.samples for part in file.decode(audio=0))
+        assert heard / 16_000 == pytest.approx(clip.meta.frames / 30, abs=1e-3)
+
+
 def test_the_region_maps_of_a_real_clip_show_a_face(real):
     clip = real[0][0]
     bits = parse_clip(clip.mp4, clip.meta, build_parser(CFG.faces))

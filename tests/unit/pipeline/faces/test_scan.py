@@ -8,9 +8,9 @@ from pipeline.media.clock import StageClock
 CFG = TrackConfig(shot_threshold=0.12, key_frame_stride=16, fine_stride=4, still_iou=0.85)
 
 
-def scan(frames, detector, chunk, hold_bytes=1 << 30):
+def scan(frames, detector, chunk, hold_bytes=1 << 30, **more):
     chunks = [(start, frames[start : start + chunk]) for start in range(0, len(frames), chunk)]
-    return scan_faces(chunks, detector, CFG, hold_bytes=hold_bytes, clock=StageClock())
+    return scan_faces(chunks, detector, CFG, hold_bytes=hold_bytes, clock=StageClock(), **more)
 
 
 @pytest.fixture
@@ -32,6 +32,14 @@ def test_key_frames_are_close_where_faces_move_and_beside_cuts_and_far_apart_whe
     assert seen.frames == 22
     boxes = [float(found.boxes_N4[0, 0]) for _, found in seen.key_frames]
     assert boxes == [20, 24, 28, 29, 100, 100, 100]
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 10, 22])
+def test_a_shot_ends_where_frames_were_lost(two_shots, mark_detector, chunk):
+    """Bug caught: a track that runs on over the ten seconds that damage took."""
+    seen = scan(two_shots, mark_detector, chunk, follows_loss={0, 6, 10, 22}.__contains__)
+    assert seen.cuts == [0, 6, 10]
+    assert {0, 5, 6, 9, 10, 21} <= {number for number, _ in seen.key_frames}
 
 
 def test_quality_goes_with_its_detection(two_shots, mark_detector):

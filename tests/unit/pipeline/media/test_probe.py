@@ -93,6 +93,21 @@ def test_an_avi_that_claims_its_clock_for_a_rate_is_not_believed(make_video):
     assert probe(str(make_video("a.avi", codec="mpeg4", frames=60))).fps == pytest.approx(30)
 
 
+@pytest.mark.parametrize(
+    ("codec", "options"), [("libx264", {"x264-params": "bframes=3:b-adapt=0"}), ("mpeg4", {"bf": "2"})]
+)
+def test_frames_that_are_stored_late_are_not_missed_where_counting_stops(make_video, codec, options):
+    """Bug caught: 29.94 frames a second, since the last times read had holes where B-frames were still to come."""
+    container = {"video_track_timescale": "30"}  # a tick is a frame, so the rate stated is not believed
+    path = make_video("a.mp4", codec=codec, frames=600, options=options, container=container)
+    assert probe(str(path)).fps == pytest.approx(30, rel=1e-6)
+
+
+def test_a_rate_that_may_be_the_clocks_is_better_than_none(make_video):
+    """Bug caught: 25 frames a second for a single frame whose file says 30."""
+    assert probe(str(make_video("a.mp4", frames=1, container={"video_track_timescale": "30"}))).fps == 30
+
+
 def test_a_length_that_is_not_stated_is_counted(live, make_video):
     """Bug caught: the deadline of a video of no length for a recording of hours."""
     assert probe(live(30)).frames == 60

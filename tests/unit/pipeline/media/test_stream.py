@@ -38,6 +38,7 @@ def test_what_is_yielded_rests_on_nothing_lost(make_video, numbers, zeroed, how,
     assert set(got) >= {*range(18), *range(30, 60)}
     assert not {*range(number, 30)} & set(got)
     assert video.is_damaged
+    assert video.losses == {next(n for n, number in enumerate(got) if number > n)}
     assert list(video.seconds) == pytest.approx([number / 30 for number in got], abs=1e-3)
 
 
@@ -71,11 +72,26 @@ def test_a_damaged_beginning_costs_up_to_the_next_key_frame(make_video, numbers,
     assert numbers(frames_of(CutFrames(path, Cut(0.5, 0.6)))) == [15, 16, 17]
 
 
+def test_times_that_begin_anew_behind_a_loss_are_not_waited_for(make_video, numbers, tmp_path):
+    """Bug caught: the whole second recording lost for damage at the end of the first, in one file with it."""
+    how = {"size": (384, 256), "options": {"x264-params": "keyint=12:bframes=0:scenecut=0"}}
+    first, second = make_video("a.ts", frames=50, **how), make_video("b.ts", frames=60, **how)
+    with av.open(str(first)) as file:
+        at = [packet.pos for packet in file.demux(video=0) if packet.size][48]  # the last key frame
+    data = first.read_bytes()
+    both = tmp_path / "both.ts"
+    both.write_bytes(data[: at + 188] + data[at + 2 * 188 :] + second.read_bytes())
+    video = VideoFrames(str(both))
+    assert numbers(frames_of(video)) == [*range(48), *range(60)]
+    assert video.losses == {48}
+
+
 def test_a_sound_stream_is_not_called_damaged(make_video):
     """Bug caught: a note of damage beside every clip."""
     video = VideoFrames(str(make_video("a.mp4", options={"g": "10"})))
     frames_of(video)
     assert not video.is_damaged
+    assert not video.losses
 
 
 @pytest.fixture
@@ -126,3 +142,11 @@ def test_a_rate_is_believed_unless_it_is_the_clocks_or_impossible(rate, stated):
         average_rate, guessed_rate, time_base = rate and Fraction(rate), Fraction(120), Fraction(1, 600)
 
     assert stream.stated_fps(Stream()) == (stated and pytest.approx(stated, abs=1e-3))
+
+
+@pytest.mark.parametrize(("rate", "presumed"), [(None, 25), (0, 25), (600, 25), (30, 30), (240, 240)])
+def test_a_clock_that_frames_may_have_is_presumed_to_be_their_rate(rate, presumed):
+    class Stream:
+        average_rate = rate and Fraction(rate)
+
+    assert stream.presumed_fps(Stream()) == presumed
