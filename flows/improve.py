@@ -20,10 +20,12 @@ from flows.pretrain import pretrain_flow
 from flows.registry import Action, Attempt, Decision, Encoder, Registry
 from flows.runs import encoder_folder, settled_folder
 from infra.storage import open_storage
+from model.adapt.encoders import refuse_learnt_labels
 from model.adapt.report import RESULT_FILE
 from model.gate import Verdict, compare
 from model.licences import non_commercial
 from model.pretrain import PretrainReport
+from model.train.networks import first_weights
 from pipeline.dataset.versions import VersionRecord, list_versions, newest_version, read_version
 
 
@@ -73,10 +75,16 @@ def _attempt(cfg: ImproveConfig, registry: Registry) -> Attempt | Idle:
 
 
 def _candidate(cfg: ImproveConfig, registry: Registry, attempt: Attempt, parent: Encoder | None) -> Encoder:
-    """Pretrain from the parent on the pinned version, and register what came out."""
+    """Pretrain from the parent on the pinned version, and register what came out.
+
+    What began with weights that learnt labels could not be measured afterwards, so it is refused before.
+    """
     data = cfg.pretrain.data.model_copy(update={"version": attempt.dataset_version})
     start = cfg.pretrain.init_from if parent is None else str(registry.weights(parent, encoder_folder(cfg.runs)))
-    trained = pretrain_flow(cfg.pretrain.model_copy(update={"data": data, "init_from": start}), cfg.runs)
+    settings = cfg.pretrain.model_copy(update={"data": data, "init_from": start})
+    if (begun := first_weights(settings)) is not None:
+        refuse_learnt_labels(str(start), begun.provenance)
+    trained = pretrain_flow(settings, cfg.runs)
 
     def made(number: int, created: str, sha256: str) -> Encoder:
         return Encoder(
@@ -89,8 +97,12 @@ def _candidate(cfg: ImproveConfig, registry: Registry, attempt: Attempt, parent:
 
 
 def _licences(trained: PretrainReport, parent: Encoder | None) -> tuple[str, ...]:
-    """Everything behind the weights: the dataset's parts, and those of what the training began with."""
-    return tuple(sorted({*trained.licences, *(parent.licences if parent else ())}))
+    """Everything behind the weights: the dataset's parts, and those of what the training began with.
+
+    The registry knows a parent's in full; its file may be older than what files say of them.
+    """
+    behind = trained.licences if parent is None else (*trained.dataset_licences, *parent.licences)
+    return tuple(sorted(set(behind)))
 
 
 def _decided(cfg: ImproveConfig, registry: Registry, candidate: Encoder) -> Decision:

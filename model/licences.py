@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from model.provenance import listed
+
 if TYPE_CHECKING:  # flows' settings import this file, and plain commands load no pyarrow
     from pipeline.dataset.versions import DatasetVersion
 
@@ -43,15 +45,23 @@ def dataset_licences(version: DatasetVersion) -> tuple[str, ...]:
 def weight_licences(provenance: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the licences of all that weights stand on, as their file says; a foreign file says nothing, which is said.
 
-    That is: videos and face networks of pretraining, the weights that it began with, the data of adaptation.
+    That is: videos and face networks of pretraining, the weights that it began with, the data of adaptation. An entry
+    that is none of ours states nothing.
     """
     source = provenance.get("source_licence")
-    began = provenance.get("start_licences", [f"initial {NOT_STATED}"] if provenance.get("init_from") else [])
+    is_untold = bool(provenance.get("init_from")) and provenance.get("start_licences") is None
     stated = united(
         [] if source is None else [_stated("pretraining videos", source)],
-        (_stated(part.get("part"), part.get("licence")) for part in provenance.get("licences", ())),
-        map(str, began),
-        map(str, provenance.get("adapted_on_licences", ())),
+        (
+            _stated(part.get("part"), part.get("licence")) if isinstance(part, Mapping) else NOT_STATED
+            for part in listed(provenance, "licences")
+        ),
+        [f"initial {NOT_STATED}"] if is_untold else [],
+        (
+            licence if isinstance(licence, str) else NOT_STATED
+            for key in ("start_licences", "adapted_on_licences")
+            for licence in listed(provenance, key)
+        ),
     )
     return stated or (NOT_STATED,)
 

@@ -49,7 +49,8 @@ class PretrainReport:
     """What a run made.
 
     ``first`` and ``last`` hold the metrics of the first and the last logged step. ``score`` is measured on the split
-    ``scored_on``: validation, or training where that has no clips.
+    ``scored_on``: validation, or training where that has no clips. ``dataset_licences`` are those among ``licences``
+    that do not come from ``init_from``.
     """
 
     run_dir: Path
@@ -62,6 +63,7 @@ class PretrainReport:
     scored_on: str
     dataset_version: int
     licences: tuple[str, ...]
+    dataset_licences: tuple[str, ...]
 
 
 def pretrain(cfg: PretrainConfig, run_dir: Path | None = None) -> PretrainReport:
@@ -103,6 +105,7 @@ def pretrain(cfg: PretrainConfig, run_dir: Path | None = None) -> PretrainReport
             run_dir=run.dir, weights=run.path(WEIGHTS), picture=run.path(PICTURE), steps=cfg.steps,
             first=lines[0], last=lines[-1], score=score, scored_on=scored_on,
             dataset_version=reader.version.version, licences=licences,
+            dataset_licences=dataset_licences(reader.version),
         )  # fmt: skip
 
 

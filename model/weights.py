@@ -43,6 +43,8 @@ ENCODER, DISCRIMINATOR = "encoder.", "discriminator."
 """Prefixes of parts."""
 _TABLE = ".pos_embedding.emb"
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+MOST_TIED = 4
+"""Names that tensors may have on average: copies of them take no more than so many times the file's size."""
 _ALLOWING = threading.Lock()
 """Held while ``argparse.Namespace`` is allowed: torch has one list for the process, which the first to end clears."""
 
@@ -126,6 +128,15 @@ def load_tensors(path: str | Path) -> State:
     return _read(_find(Path(path)))[1]
 
 
+def weights_digest(path: str | Path) -> str:
+    """Return the sha256 of the file that is read for ``path``; WeightsError where there is none that can be."""
+    file = _find(Path(path))
+    try:
+        return file_digest(file)
+    except OSError as error:
+        raise WeightsError(f"{file} cannot be read ({error.strerror or error}); name another weight file") from error
+
+
 def save_weights(path: Path, state: Mapping[str, Tensor], config: ModelConfig, provenance: Mapping[str, Any]) -> None:
     """Write a safetensors file atomically, with the shape and the provenance in its header."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,17 +150,18 @@ def save_weights(path: Path, state: Mapping[str, Tensor], config: ModelConfig, p
 def replaced_when_whole(path: Path) -> Iterator[Path]:
     """Give a name beside ``path`` to write to; the file takes the place of ``path`` when the block ends well.
 
-    A device or a pipe is written to as it is, never replaced.
+    A link stays, and what it names is replaced. A device or a pipe is written to as it is, never replaced.
 
     Raises:
         WeightsError: the disk refuses; what lay at ``path`` is as it was.
     """
     is_special = path.exists() and not path.is_file()
-    temporary = path if is_special else path.with_name(f".{path.name}.{os.getpid()}.part")
+    target = Path(os.path.realpath(path))
+    temporary = path if is_special else target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield temporary
         if not is_special:
-            temporary.replace(path)
+            temporary.replace(target)
     except (OSError, SafetensorError) as error:
         said = getattr(error, "strerror", None) or error
         raise WeightsError(f"{path} cannot be written ({said}); free the disk or name another place") from error
@@ -178,6 +190,11 @@ def _find(path: Path) -> Path:
         saved = sorted(path.glob(f"{CHECKPOINTS}/step-*[0-9]/{WEIGHTS_FILE}"))
         if saved:
             raise WeightsError(f"the run {path} is not finished; finish it, or name its checkpoint {saved[-1].parent}")
+        if index := next(path.glob("*.index.json"), None):
+            raise WeightsError(
+                f"{path} holds its weights in shards ({index.name}), which are not read; merge them into one file "
+                "(save_pretrained with a max_shard_size above their size)"
+            )
         raise WeightsError(f"{path} holds no {WEIGHTS_FILE}; name a weight file or the folder of a finished run")
     if not path.is_file():
         raise WeightsError(f"weights {path} do not exist; name a weight file or the folder of a finished run")
@@ -227,12 +244,15 @@ def _plain(file: Path, tensors: State) -> State:
     """Refuse tensors that are not simply numbers in the file: later steps copy them, and take them for what they say.
 
     A file of a few bytes can name a meta or sparse tensor, or one whose strides show the same bytes again and again.
+    Tied tensors, the same under several names, count once, as long as there are not many.
     """
     for name, value in tensors.items():
         usual = value.layout is torch.strided and value.device.type == "cpu" and not value.is_nested
         if not usual or value.is_complex() or value.is_quantized:
             raise WeightsError(f"{file}: {_short(name)} is no dense tensor of real numbers; save it as one")
-    if sum(value.nbytes for value in tensors.values()) > file.stat().st_size:
+    views = {(value.data_ptr(), value.dtype, value.shape, value.stride()): value.nbytes for value in tensors.values()}
+    named, size = sum(value.nbytes for value in tensors.values()), file.stat().st_size
+    if sum(views.values()) > size or named > MOST_TIED * size:
         raise WeightsError(f"{file} names more numbers than it holds; save each tensor as a contiguous copy")
     return {name: value.detach() for name, value in tensors.items()}
 

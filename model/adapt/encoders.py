@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from infra.errors import WeightsError
-from infra.fetch import file_digest
 from model.adapt.backbones import BACKBONES, FRAMES, build_backbone
 from model.adapt.encoder import pretrained_encoder, random_encoder
 from model.adapt_config import AdaptConfig
 from model.licences import NOT_STATED, weight_licences
 from model.nets.config import ModelConfig
 from model.provenance import PRETRAINING, labels_behind
-from model.weights import LoadedWeights, load_weights
+from model.weights import LoadedWeights, load_weights, weights_digest
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def open_encoder(cfg: AdaptConfig) -> EncoderChoice:
     """
     if cfg.backbone != "marlin":
         made = BACKBONES[cfg.backbone]
-        digest = file_digest(Path(cfg.weights)) if cfg.weights else ""
+        digest = weights_digest(cfg.weights) if cfg.weights else ""
         init, licences = ("pretrained", (made.licence, NOT_STATED)) if cfg.weights else ("random", (made.licence,))
         return EncoderChoice(
             cfg.backbone, init, made.width, FRAMES, made.image_size, digest, licences, cfg.seed, file=cfg.weights
@@ -81,11 +79,16 @@ def open_encoder(cfg: AdaptConfig) -> EncoderChoice:
 
 def _pretraining(path: str, told: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what a file says of pretraining, also a file of a probe, which leaves the encoder as it was."""
+    refuse_learnt_labels(path, told)
+    pretraining = told.get(PRETRAINING)
+    return pretraining if isinstance(pretraining, Mapping) else told
+
+
+def refuse_learnt_labels(path: str, told: Mapping[str, Any]) -> None:
+    """Raise WeightsError where the encoder of a file, which says ``told`` of itself, has learnt labels."""
     if labels := labels_behind(told):
-        began = told.get("pretrained_weights") or told.get("init_from")
+        began = told.get("pretrained_weights")  # not init_from: that is where its pretraining began
         raise WeightsError(
             f"{path} has learnt labels ({'; '.join(labels)}), so a test here might ask for what it was shown; name the "
             f"pretrained weights that it began with{f' ({began})' if began else ''}"
         )
-    pretraining: Mapping[str, Any] = told.get(PRETRAINING, told)
-    return pretraining

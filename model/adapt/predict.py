@@ -14,7 +14,6 @@ import cv2
 import matplotlib
 import numpy as np
 import torch
-from pydantic import TypeAdapter
 
 from infra.config import validate_config
 from infra.device import pick_device
@@ -33,16 +32,16 @@ from model.adapt_config import PredictConfig
 from model.clip_stream import WindowPixels, WindowPlan
 from model.extract import output_stems
 from model.licences import licence_note, weight_licences
+from model.provenance import crop_behind
 from model.video_windows import VideoWindows, WindowSettings
 from model.weights import LoadedWeights, load_weights
-from pipeline.config import Faces, TrackConfig
+from pipeline.config import TrackConfig
 from pipeline.faces.backend import detector_name
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 logger = logging.getLogger(__name__)
-_FACES: TypeAdapter[Faces] = TypeAdapter(Faces)
 MOST_LINES = 6
 """Outputs drawn in one plot: those that vary most."""
 
@@ -154,29 +153,25 @@ def adapted_task(weights: LoadedWeights, path: str) -> AdaptedTask:
 
 def track_as_learnt(cfg: PredictConfig, provenance: Mapping[str, Any]) -> TrackConfig:
     """Return the settings by which the faces that were adapted on were cut out, under those that the user set."""
-    learnt = _crop(provenance).get("track", {})
-    known = {name: value for name, value in learnt.items() if name in TrackConfig.model_fields}
+    learnt = crop_behind(provenance).get("track")
+    told = learnt if isinstance(learnt, Mapping) else {}
+    known = {name: value for name, value in told.items() if name in TrackConfig.model_fields}
     own = cfg.track.model_dump(include=cfg.track.model_fields_set)
     return validate_config(TrackConfig, {**known, **own}, where="the track settings of the weights and the given ones")
 
 
 def _warn_of_other_crops(cfg: PredictConfig, provenance: Mapping[str, Any]) -> None:
-    learnt, here = _crop(provenance), detector_name(cfg.faces)
+    learnt, here = crop_behind(provenance), detector_name(cfg.faces)
     if "track" not in learnt:
         logger.warning(
             "%s does not say how the faces that it learnt from were cut out, and they may look different here (margin "
             "%g); set track as the dataset's recipe has it, or adapt again", cfg.weights, cfg.track.margin,
         )  # fmt: skip
-    if "faces" in learnt and (then := detector_name(_FACES.validate_python(learnt["faces"]))) != here:
+    if (then := learnt.get("detector")) not in (None, here):
         logger.warning(
             "%s learnt from faces that %s found, and here %s finds them; set faces as the dataset's recipe has it",
             cfg.weights, then, here,
         )  # fmt: skip
-
-
-def _crop(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
-    crop: Mapping[str, Any] = provenance.get("crop", {})
-    return crop
 
 
 def _scores(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,8 +16,7 @@ from infra.config import flat_tree, load_config
 from infra.device import pick_device
 from infra.errors import ConfigError, DatasetError, WeightsError
 from infra.fetch import file_digest
-from infra.run import CONFIG_FILE, RunContext, new_run_folder
-from model.adapt.encoders import open_encoder
+from infra.run import CONFIG_FILE, RUN_FILE, RunContext, new_run_folder
 from model.adapt.finetune import JOB_FILE
 from model.adapt.report import (
     ADAPTED_FILE,
@@ -32,11 +33,14 @@ from model.adapt.tasks import TASKS
 from model.adapt_config import AdaptConfig
 from model.licences import dataset_licences
 from model.train.run_folder import alone_in
+from model.weights import weights_digest
 from pipeline.dataset.reader import open_dataset, version_to_go_on_with
 
 _log = logging.getLogger(__name__)
 
 TASK_NAMES = (*TASKS, "custom")
+_FREE = ("threads", "feature_batch", "cache", "device", "finetune.workers", "finetune.checkpoint_every")
+"""How a run is computed."""
 
 
 def adapt(cfg: AdaptConfig, run_dir: str | Path | None = None) -> AdaptReport:
@@ -81,30 +85,47 @@ def adapt(cfg: AdaptConfig, run_dir: str | Path | None = None) -> AdaptReport:
         if cfg.data.labels:
             run.add_input("labels", cfg.data.labels, file_digest(Path(cfg.data.labels)))
         report = run_study(study)
-        for name in (RESULT_FILE, SCORES_FILE, SUBJECTS_FILE, PAIRS_FILE, HEAD_FILE, ADAPTED_FILE):
-            if run.path(name).exists():
-                run.add_output(name, run.path(name), file_digest(run.path(name)))
+        _add_outputs(run)
     for note in report.notes:
         _log.info("%s", note)
     return report
 
 
+def _add_outputs(run: RunContext) -> None:
+    for name in (RESULT_FILE, SCORES_FILE, SUBJECTS_FILE, PAIRS_FILE, HEAD_FILE, ADAPTED_FILE):
+        if run.path(name).exists():
+            run.add_output(name, run.path(name), file_digest(run.path(name)))
+
+
 def _finished(cfg: AdaptConfig, folder: Path) -> AdaptReport:
     """Return the result of a finished run, with a note when its dataset or its weights are newer.
+
+    A run that was killed between its result and the end of its record gets the rest of that.
 
     Raises:
         ConfigError: it was made with other settings, or cannot be read.
     """
     report = read_result(folder)
-    _refuse_others(_at_version(cfg, cfg.data.version or report.version), folder)
+    _refuse_others(_at_version(cfg, cfg.data.version or report.version), folder, _essence)
+    if not _is_recorded(folder):
+        before = load_config(AdaptConfig, folder / CONFIG_FILE)
+        with alone_in(folder), RunContext.create(f"adapt-{cfg.task}", before, folder=folder) as run:
+            _add_outputs(run)
     _log.info("%s is finished; nothing to adapt", folder)
     return replace(report, notes=(*report.notes, *_newer(cfg, report)))
+
+
+def _is_recorded(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["outcome"] == "done")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _newer(cfg: AdaptConfig, report: AdaptReport) -> Iterator[str]:
     """Sentences about what has changed since a result was made."""
     with suppress(WeightsError):
-        if cfg.weights and open_encoder(cfg).digest != report.weights_sha256:
+        if cfg.weights and weights_digest(cfg.weights) != report.weights_sha256:
             yield f"The weights at {cfg.weights} are no longer those that were measured; another --run measures them."
     if cfg.data.version is None:
         try:
@@ -134,7 +155,7 @@ def _decided(cfg: AdaptConfig, run_dir: str | Path | None) -> AdaptConfig:
     if cfg.data.version is None:
         cfg = _at_version(cfg, version_to_go_on_with(cfg.data.dataset, begun))
     if going_on and any(folder.glob(f"*/{JOB_FILE}")):
-        _refuse_others(cfg, folder)
+        _refuse_others(cfg, folder, _everything)  # by which a fine-tuning knows itself
     return cfg
 
 
@@ -142,9 +163,19 @@ def _at_version(cfg: AdaptConfig, version: int) -> AdaptConfig:
     return cfg.model_copy(update={"data": cfg.data.model_copy(update={"version": version})})
 
 
-def _refuse_others(cfg: AdaptConfig, folder: Path) -> None:
+def _everything(cfg: AdaptConfig) -> dict[str, Any]:
+    return flat_tree(cfg.model_dump(mode="json"))
+
+
+def _essence(cfg: AdaptConfig) -> dict[str, Any]:
+    """The settings that decide a result."""
+    essence = {key: value for key, value in _everything(cfg).items() if key not in _FREE}
+    return essence | {key: essence[key].rstrip("/") for key in ("data.dataset", "weights")}
+
+
+def _refuse_others(cfg: AdaptConfig, folder: Path, compared: Callable[[AdaptConfig], dict[str, Any]]) -> None:
     """Refuse settings other than those of the run in a folder: its files would be those of two runs."""
-    now, then = (flat_tree(c.model_dump(mode="json")) for c in (cfg, load_config(AdaptConfig, folder / CONFIG_FILE)))
+    now, then = compared(cfg), compared(load_config(AdaptConfig, folder / CONFIG_FILE))
     if different := sorted(key for key in now.keys() | then.keys() if now.get(key) != then.get(key)):
         shown = "; ".join(f"{key}: {then.get(key)} then, {now.get(key)} now" for key in different[:3])
         raise ConfigError(f"run folder {folder} holds a run with other settings ({shown}); take another --run")

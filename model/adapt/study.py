@@ -40,7 +40,7 @@ from model.adapt.sanity import overfit_one_batch
 from model.adapt.scores import Subject, WindowScores, by_subject, write_subjects, write_windows
 from model.adapt_config import AdaptConfig
 from model.licences import dataset_licences, licence_note, united
-from model.provenance import ADAPTED, CROP, PRETRAINING, labels_of
+from model.provenance import ADAPTED, PRETRAINING, crop_of, labels_of
 from model.weights import save_weights
 from pipeline.dataset.reader import DatasetReader, open_dataset
 
@@ -268,7 +268,7 @@ def _facts(study: Study) -> dict[str, object]:
         "fakes": study.plan.pixels.variants.name,
         "dataset": cfg.data.dataset,
         "dataset_version": version.version,
-        "crop": {part: version.recipe[part] for part in CROP if part in version.recipe},
+        "crop": crop_of(version.recipe),
         PRETRAINING: dict(study.choice.provenance),
         "pretrained_weights": cfg.weights,
         "pretrained_sha256": study.choice.digest,

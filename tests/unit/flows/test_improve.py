@@ -13,11 +13,15 @@ from flows.plan import Idle
 from flows.registry import Attempt, Encoder, Registry
 from flows.runs import settled_folder
 from infra.config import validate_config
+from infra.errors import WeightsError
 from infra.storage import open_storage
 from model.adapt.report import RESULT_FILE
 from model.adapt_config import AdaptConfig
 from model.gate import Verdict
-from model.train_config import PretrainConfig
+from model.nets.config import model_config
+from model.nets.factory import build_mae
+from model.train_config import ModelChoice, PretrainConfig
+from model.weights import save_weights
 from pipeline.dataset.versions import bury_version
 from tests.support.clip_dataset import publish_again, write_clip_dataset
 
@@ -156,7 +160,9 @@ def trained(cfg: ImproveConfig, monkeypatch: pytest.MonkeyPatch) -> list[Pretrai
     settings: list[PretrainConfig] = []
     weights = Path(cfg.runs).parent / "trained"
     weights.write_text("what was learnt")
-    report = SimpleNamespace(run_dir="r", weights=weights, licences=("videos: CC BY",))
+    licences = ("videos: CC BY", "initial weights: not stated by the file")
+    report = SimpleNamespace(run_dir="r", weights=weights, licences=licences, dataset_licences=licences[:1])
+    monkeypatch.setattr(improve, "first_weights", lambda _: None)
     monkeypatch.setattr(improve, "pretrain_flow", lambda one, _: settings.append(one) or report)
     return settings
 
@@ -183,6 +189,34 @@ def test_a_candidate_bears_the_licences_of_its_parent_too(cfg, trained):
         "videos: CC BY",
         "videos: no commercial use",
     )
+
+
+def test_a_parent_s_licences_are_the_registry_s_and_not_those_of_an_older_file(cfg, trained):
+    """Catches a file that does not say what it began with, and keeps all that come after it from commercial use."""
+    assert candidate_of(cfg, register(cfg, "MIT")).licences == ("videos: CC BY", "videos: MIT")
+    Path(cfg.runs).parent.joinpath("trained").write_text("another")
+    assert "initial weights: not stated by the file" in candidate_of(cfg, None).licences, "init_from is anybody's"
+
+
+@pytest.mark.parametrize("of_parent", [True, False])
+def test_a_start_that_has_learnt_labels_is_refused_before_the_training(cfg, tmp_path, monkeypatch, of_parent):
+    """Catches days of pretraining, every night again, of what adaptation then refuses to measure."""
+    shape, file = model_config("marlin_vit_tiny"), tmp_path / "adapted.safetensors"
+    save_weights(file, build_mae(shape).state_dict(), shape, {"labels_learnt": ["deepfake of d, version 1"]})
+    monkeypatch.setattr(improve, "pretrain_flow", lambda *_: pytest.fail("it was trained"))
+    start = {"model": ModelChoice(name="marlin_vit_tiny"), "init_from": None if of_parent else str(file)}
+    cfg = cfg.model_copy(update={"pretrain": cfg.pretrain.model_copy(update=start)})
+    parent = None
+    if of_parent:
+        parent = Registry(cfg.registry).register(
+            file,
+            lambda number, created, sha256: Encoder(
+                number=number, created=created, sha256=sha256, run="r", dataset="d", dataset_version=1, clips=3,
+                parent=None, licences=(),
+            ),
+        )  # fmt: skip
+    with pytest.raises(WeightsError, match="has learnt labels"):
+        candidate_of(cfg, parent)
 
 
 def test_candidate_and_live_encoder_are_compared_on_the_candidate_s_dataset_version(cfg, monkeypatch):

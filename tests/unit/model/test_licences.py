@@ -61,6 +61,28 @@ def test_everything_behind_weights_is_united():
     assert united(["a", "b"], ("b", "c")) == ("a", "b", "c")
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"licences": ["CC0"]},
+        {"licences": 5},
+        {"start_licences": 3},
+        {"adapted_on_licences": [None]},
+        {"licences": None, "start_licences": None, "adapted_on_licences": None},
+    ],
+)
+def test_entries_that_are_none_of_ours_state_nothing(told):
+    """Catches a traceback, and a header that passes for commercial use because nobody can read it."""
+    assert weight_licences(told) == (NOT_STATED,)
+    assert weight_licences({**told, "source_licence": "MIT"})[0] == "pretraining videos: MIT"
+
+
+def test_terms_that_are_one_text_are_that_text():
+    """Catches a licence taken apart into its letters."""
+    assert weight_licences({"start_licences": "videos: MIT", "init_from": "x"}) == ("videos: MIT",)
+    assert weight_licences({"start_licences": None, "init_from": "x"}) == (f"initial {NOT_STATED}",)
+
+
 def test_a_file_from_before_start_weights_were_written_down_says_that_it_does_not_know():
     told = {"source_licence": "MIT", "licences": [], "init_from": "somebody.pt"}
     assert weight_licences(told) == ("pretraining videos: MIT", "initial weights: not stated by the file")

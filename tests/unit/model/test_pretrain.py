@@ -44,6 +44,7 @@ def test_a_run_leaves_weights_of_both_networks_with_their_provenance(report):
     assert loaded.provenance["source_licence"] == "drawn for tests"
     assert (loaded.provenance["steps"], loaded.provenance["clips_seen"]) == (STEPS, 48)
     assert "parser: drawn by hand" in report.licences
+    assert report.dataset_licences == report.licences, "it began at random"
 
 
 def test_every_checkpoint_holds_the_weights_of_its_step(report):

@@ -255,6 +255,30 @@ def test_tensors_that_show_the_same_bytes_again_are_refused(tmp_path, small, str
     refused(tmp_path / "w.pth", "more numbers than it holds")
 
 
+def test_tied_tensors_are_taken_and_many_are_not(tmp_path, small):
+    """Catches a checkpoint with a second name for each tensor that is refused, and one of a megabyte with thousands."""
+    torch.save({**small, **{f"ema.{name}": value for name, value in small.items()}}, tmp_path / "tied.pt")
+    assert (tmp_path / "tied.pt").stat().st_size < 2 * sum(value.nbytes for value in small.values())
+    assert load_weights(tmp_path / "tied.pt", config=SMALL).config == SMALL
+    torch.save({**small, **{f"ema.{i}.{name}": small[name] for i in range(9) for name in small}}, tmp_path / "many.pt")
+    refused(tmp_path / "many.pt", "more numbers than it holds")
+
+
+def test_many_views_of_one_storage_are_refused(tmp_path, small):
+    """Catches tensors of which none is larger than its storage and all together are a thousand times that."""
+    storage = torch.zeros(1 << 18)
+    torch.save({**small, **{f"x{i}": storage[i:] for i in range(3)}}, tmp_path / "w.pt")
+    refused(tmp_path / "w.pt", "more numbers than it holds")
+
+
+@pytest.mark.parametrize("index", ["model.safetensors.index.json", "pytorch_model.bin.index.json"])
+def test_a_folder_of_shards_says_the_cure(tmp_path, index):
+    """Catches a sentence that asks for a file which the library that wrote the folder does not know."""
+    (tmp_path / index).write_text("{}")
+    with pytest.raises(WeightsError, match=rf"in shards \({index}\), which are not read; merge them into one file"):
+        load_weights(tmp_path)
+
+
 def test_a_head_is_reordered_only_once_its_kernel_is_known_to_fit(tmp_path, small, monkeypatch):
     """Catches a permutation of 3 · kernel numbers where the kernel's size is a claim: it holds no number at all."""
     monkeypatch.setattr("model.foreign_names.head_order", lambda *kernel: pytest.fail(f"an order of {kernel}"))
@@ -360,6 +384,20 @@ def test_a_write_that_the_disk_refuses_is_one_sentence_and_leaves_the_old_file(t
         signal.signal(signal.SIGXFSZ, before)
     assert load_weights(path).provenance == {"first": True}
     assert os.listdir(tmp_path) == ["w.safetensors"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_a_link_names_is_replaced_and_the_link_stays(tmp_path, small, there):
+    """Catches an export into a shared folder that ends up beside the link to it, with the old file still shared."""
+    shared, link = tmp_path / "shared" / "w.safetensors", tmp_path / "w.safetensors"
+    shared.parent.mkdir()
+    if there:
+        shared.write_bytes(b"old")
+    link.symlink_to(Path("shared") / "w.safetensors")
+    save_weights(link, small, SMALL, {"new": True})
+    assert link.is_symlink()
+    assert load_weights(shared).provenance == {"new": True}
+    assert os.listdir(shared.parent) == ["w.safetensors"]
 
 
 SHAPED = model_config(

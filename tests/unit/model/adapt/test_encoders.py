@@ -51,6 +51,28 @@ def test_the_cure_names_the_pretrained_weights(weights):
         open_encoder(weights(**ADAPTED))
 
 
+def test_the_cure_is_not_where_pretraining_began(weights):
+    """Catches the name of the grandparent, in a file that does not say what was adapted."""
+    with pytest.raises(WeightsError, match=r"that it began with$"):
+        open_encoder(weights(kind="adapt-deepfake", dataset="d", init_from="runs/grandparent"))
+
+
+def test_pretraining_that_is_no_mapping_is_passed_over(weights):
+    """Catches a traceback of what a foreign hand wrote into the header."""
+    assert open_encoder(weights(pretraining=None, source_licence="MIT")).licences == ("pretraining videos: MIT",)
+
+
+def test_a_baseline_s_weights_that_are_gone_are_one_sentence(tmp_path, monkeypatch):
+    """Catches FileNotFoundError, and PermissionError."""
+    cfg = AdaptConfig(task="deepfake", backbone="r3d", weights=str(tmp_path / "k400.pt"))
+    with pytest.raises(WeightsError, match=r"k400.pt do not exist"):
+        open_encoder(cfg)
+    torch.save({}, tmp_path / "k400.pt")
+    monkeypatch.setattr("model.weights.file_digest", lambda _: (tmp_path / "absent").open())
+    with pytest.raises(WeightsError, match=r"k400.pt cannot be read \(No such file"):
+        open_encoder(cfg)
+
+
 def test_under_a_probe_the_encoder_is_what_it_was(weights):
     """Catches a probe's dataset that is taken for the encoder's, and facts of pretraining that are overwritten."""
     choice = open_encoder(weights(**ADAPTED, labels_learnt=[]))

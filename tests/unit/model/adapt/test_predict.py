@@ -116,15 +116,19 @@ def test_faces_are_cut_out_as_in_the_dataset_that_was_adapted_on():
     assert track_as_learnt(PredictConfig(), told) == TrackConfig(margin=1.8, smooth_s=0.2)
     mine = load_config(PredictConfig, None, ["track.margin=1.1"])
     assert track_as_learnt(mine, told) == TrackConfig(margin=1.1, smooth_s=0.2)
-    assert track_as_learnt(mine, {}) == TrackConfig(margin=1.1)
+    assert track_as_learnt(mine, {}) == track_as_learnt(mine, {"crop": {"track": 5}}) == TrackConfig(margin=1.1)
 
 
 @pytest.mark.parametrize(
     ("crop", "sentence"),
     [
         ({}, r"does not say how the faces .* \(margin 1\.3\); set track"),
-        ({"track": {"margin": 1.8}, "faces": {"kind": "facexlib"}}, "faces that retinaface_resnet50 found"),
-        ({"track": {"margin": 1.8}, "faces": {"kind": "embedded"}}, None),
+        ({"track": {"margin": 1.8}, "detector": "retinaface_resnet50"}, "faces that retinaface_resnet50 found"),
+        (
+            {"track": {"margin": 1.8}, "faces": {"kind": "facexlib", "detector": "retinaface_resnet50", "gone": 1}},
+            "faces that retinaface_resnet50 found",
+        ),
+        ({"track": {"margin": 1.8}, "faces": {"kind": "embedded", "gone_since": 1}}, None),
     ],
 )
 def test_other_crops_than_were_learnt_from_are_warned_of(adapted, sample_videos, tmp_path, caplog, crop, sentence):

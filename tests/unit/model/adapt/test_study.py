@@ -4,6 +4,8 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 from infra.errors import ConfigError, DatasetError, WeightsError
+from infra.fetch import file_digest
 from infra.storage import open_storage
 from model.adapt import study as studying
 from model.adapt.encoder import pretrained_encoder, random_encoder
 from model.adapt.encoders import open_encoder
 from model.adapt.report import RESULT_FILE, read_result
-from model.adapt.run import adapt
+from model.adapt.run import _newer, adapt
 from model.adapt_config import AdaptConfig, FinetuneConfig
 from model.nets.config import model_config
 from model.train.run_folder import hold_run, release_run
@@ -261,6 +264,70 @@ def test_a_finished_run_is_reported_and_says_what_is_newer(finished, tiny_weight
     pinned = adapt(cfg.model_copy(update={"data": cfg.data.model_copy(update={"version": 1})}), folder)
     assert pinned == read_result(folder), "who names a version asks for no other"
     assert _state(folder) == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"threads": 2, "feature_batch": 3, "cache": "elsewhere", "device": "auto"},
+        {"finetune": FinetuneConfig(enabled=False, workers=1, checkpoint_every=7)},
+        {"data": "with a slash behind its dataset"},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_a_finished_run_is_reported_under_settings_that_change_no_result(finished, changes):
+    """Catches a result that cannot be seen again from a machine of other size, or with a / behind a folder."""
+    cfg, folder = finished
+    if "data" in changes:
+        data = cfg.data.model_copy(update={"dataset": f"{cfg.data.dataset}/"})
+        changes = {"data": data}
+    threads = torch.get_num_threads()
+    assert adapt(cfg.model_copy(update=changes), folder) == read_result(folder)
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("left", ["outcome running", "no record", "half a record"])
+def test_a_run_killed_before_its_record_was_written_gets_it_when_it_is_asked_for_again(finished, left):
+    """Catches weights that lineage can never match: a record that says running, and names nothing, for good."""
+    cfg, folder = finished
+    file = folder / "run.json"
+    record = json.loads(file.read_text())
+    if left == "outcome running":
+        file.write_text(json.dumps({**record, "outcome": "running", "outputs": []}))
+    elif left == "no record":
+        file.unlink()
+    else:
+        file.write_text("{")
+    settings = (folder / "config.yaml").read_bytes()
+    again = cfg.model_copy(update={"feature_batch": 3})
+    lock = hold_run(folder)
+    assert lock is not None
+    with pytest.raises(ConfigError, match="in use"):
+        adapt(again, folder)
+    release_run(lock)
+    assert adapt(again, folder) == read_result(folder)
+    now = json.loads(file.read_text())
+    assert (now["outcome"], now["outputs"], now["kind"]) == ("done", record["outputs"], "adapt-deepfake")
+    if left == "outcome running":
+        assert now["inputs"] == record["inputs"]
+    assert {Path(entry["path"]).name: entry["digest"] for entry in now["outputs"]}["adapted.safetensors"] == (
+        file_digest(folder / "adapted.safetensors")
+    )
+    assert (folder / "config.yaml").read_bytes() == settings, "what was measured was measured under these"
+
+
+def test_a_finished_run_is_reported_without_reading_the_weights(finished, monkeypatch):
+    """Catches gigabytes that are loaded to compare a digest."""
+    cfg, folder = finished
+    monkeypatch.setattr("model.weights._read", lambda file: pytest.fail(f"{file} was loaded"))
+    assert adapt(cfg, folder) == read_result(folder)
+
+
+@pytest.mark.parametrize("backbone", ["marlin", "r3d"])
+def test_a_finished_run_is_reported_when_its_weights_are_gone(finished, tmp_path, backbone):
+    """Catches a FileNotFoundError in place of a result."""
+    cfg = finished[0].model_copy(update={"backbone": backbone, "weights": str(tmp_path / "gone.pt")})
+    assert list(_newer(cfg, SimpleNamespace(weights_sha256="0" * 64, version=1))) == []
 
 
 def test_a_finished_run_says_that_its_weights_are_others_by_now(finished, tiny_weights, tmp_path):
