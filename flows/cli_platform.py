@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import threading
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -22,20 +21,15 @@ app = typer.Typer()
 def up(cfg: DeployConfig) -> None:
     """Start the whole system on this machine: Prefect server, deployments, workers, sensor. What runs is left alone."""
     from flows.platform import up as start
-    from infra.config import dump_config
 
-    file = Path(cfg.work).absolute() / "deploy.yaml"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(dump_config(cfg), encoding="utf-8")
-    print("\n".join(start(cfg, file)))
-    print(f"server    {cfg.api_url.removesuffix('/api')} (stop everything with `marlin down`)")
+    print("\n".join(start(cfg)))
 
 
 @command(app)
 def down(cfg: DeployConfig) -> None:
     """Stop what `marlin up` started, with everything it is doing; `up` goes on from there.
 
-    A training that is under way is waited for while it saves, 150 seconds at most.
+    A training that is under way is waited for while it saves, up to about three minutes for each worker.
     """
     from flows.platform import down as stop
 

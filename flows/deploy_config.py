@@ -16,10 +16,14 @@ from model.adapt_config import AdaptConfig
 from pipeline.config import IngestConfig
 
 _SECRET = re.compile(
-    r"SECRET|PASSWORD|TOKEN|CREDENTIAL|(?<!PUBLIC_)KEY|AUTH(?!_MODE$)|WEBHOOK|CONNECTION_URL", re.IGNORECASE
+    r"^(?!.*_(FILE|SOCK)$).*"  # these say where one is
+    r"(SECRET|CREDENTIAL|PASS(WORD|WD|PHRASE|CODE)|AUTHORI[SZ]ATION|WEBHOOK|CONNECTION_(URL|STRING)"
+    r"|((?<!BY)PASS|_PWD|TOKENS?|(?<!PUBLIC_)KEYS?|AUTH(?!_MODE$))(?![A-Z]))",  # not KEYBOARD, AUTHOR, TOKENIZERS
+    re.IGNORECASE,
 )
+_PROXY = re.compile(r"_PROXY$", re.IGNORECASE)
 _LOGIN = re.compile(r"://[^/?#\s]+@")
-"""A user, and mostly a password, in an address: ``http://user:password@proxy``."""
+"""A user, and mostly a password, in an address: ``http://user:password@host``; a proxy's needs no ``http://``."""
 
 
 class PoolConfig(BaseConfig):
@@ -102,7 +106,7 @@ class DeployConfig(BaseConfig):
     @classmethod
     def _no_secrets(cls, environment: dict[str, str]) -> dict[str, str]:
         for name, value in environment.items():
-            if _SECRET.search(name) or _LOGIN.search(value):
+            if _SECRET.search(name) or _LOGIN.search(value) or ("@" in value and _PROXY.search(name)):
                 raise ValueError(
                     f"{name} looks like a secret, and these settings are stored and shown; "
                     "set it in the environment of the worker"

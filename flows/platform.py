@@ -13,41 +13,53 @@ from functools import partial
 from pathlib import Path
 
 from flows.deploy_config import DeployConfig
-from flows.processes import Keeper, Part, listens
+from flows.processes import Keeper, Part, alone, listens
+from infra.config import dump_config
 from infra.errors import ConfigError
 
 RAY, STORE, SERVER, SENSOR = "ray", "store", "server", "sensor"
 LOOPBACK = "127.0.0.1"
 
 
-def up(cfg: DeployConfig, config_file: Path) -> list[str]:
-    """Start everything that does not run; return a line for each part.
+def up(cfg: DeployConfig) -> list[str]:
+    """Start everything that does not run; return a line for each part, and where the server is.
+
+    While another ``up`` or ``down`` is at work here nothing is done, and that is no failure: a timer comes again.
 
     The database is SQLite's in ``work`` unless PREFECT_SERVER_DATABASE_CONNECTION_URL names another (PostgreSQL:
     ``postgresql+asyncpg://…``), which is for regular use: SQLite locks under load.
-
-    Args:
-        cfg: settings.
-        config_file: the same settings as a file, which the sensor reads.
 
     Raises:
         ProjectError: a part does not start, or another's serves at its port; those that did keep running.
     """
     work = Path(cfg.work).absolute()
-    keeper = Keeper(work)
-    os.environ.update(environment(cfg))
-    lines = [_line(keeper, part) for part in _before_deploying(cfg, work)]
-    from flows.deploy import deploy
+    with alone(work, wait=False) as is_alone:
+        if not is_alone:
+            return [f"nothing is started: another `marlin up` or `marlin down` of {work} is at work"]
+        config_file = work / "deploy.yaml"  # the sensor reads it
+        config_file.write_text(dump_config(cfg), encoding="utf-8")
+        keeper = Keeper(work)
+        os.environ.update(environment(cfg))
+        lines = [_line(keeper, part) for part in _before_deploying(cfg, work)]
+        from flows.deploy import deploy
 
-    lines += [f"deployed  {name}" for name in deploy(cfg)]
-    return lines + [_line(keeper, part) for part in _after_deploying(cfg, config_file)]
+        lines += [f"deployed  {name}" for name in deploy(cfg)]
+        lines += [_line(keeper, part) for part in _after_deploying(cfg, config_file)]
+        return [*lines, f"server    {cfg.api_url.removesuffix('/api')} (stop everything with `marlin down`)"]
 
 
 def down(cfg: DeployConfig) -> list[str]:
-    """End everything that ``up`` started here, with all its children; return the names of what ran."""
-    keeper = Keeper(Path(cfg.work).absolute())
-    workers = [f"worker-{pool.name}" for pool in cfg.pools]
-    return [name for name in (SENSOR, *workers, SERVER, RAY, STORE) if keeper.end(name)]
+    """End everything that ``up`` started here, with all its children; return the names of what ran.
+
+    It waits for another ``up`` or ``down``.
+    """
+    work = Path(cfg.work).absolute()
+    if not work.exists():
+        return []
+    with alone(work, wait=True):
+        keeper = Keeper(work)
+        workers = [f"worker-{pool.name}" for pool in cfg.pools]
+        return [name for name in (SENSOR, *workers, SERVER, RAY, STORE) if keeper.end(name)]
 
 
 def environment(cfg: DeployConfig) -> dict[str, str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class Keeper:
     def running(self, name: str) -> psutil.Process | None:
         """Return the process of a part, None where it has ended: a number that another process has now is not it."""
         try:
-            told = json.loads((self._folder / f"{name}.json").read_text())
+            told = self._record(name)
             process = psutil.Process(int(told["pid"]))
             lives = self._is_told(name, told, process) and process.status() != psutil.STATUS_ZOMBIE
             return process if lives else None
@@ -71,6 +72,7 @@ class Keeper:
         """
         started = self.running(part.name) is None
         if started:
+            self.end(part.name)  # a training that an interrupted `down` left saving
             _check_free(part)
             self._start(part)
         end = time.monotonic() + part.limit_s
@@ -84,17 +86,19 @@ class Keeper:
         return started
 
     def end(self, name: str) -> bool:
-        """End a part and all its children, in order and then by force; return whether it ran."""
-        process = self.running(name)
-        if process is not None:
-            family = [process, *process.children(recursive=True)]
-            alive = _told(psutil.Process.terminate, [process], family, GRACE_S)
-            if alive:  # flow runs that their worker left: training saves
-                logger.info("waiting up to %.0f s for what %s was doing to save and end", SAVE_S, name)
-                alive = _told(psutil.Process.terminate, alive, alive, SAVE_S)
-            _told(psutil.Process.kill, alive, alive, GRACE_S)
-        (self._folder / f"{name}.json").unlink(missing_ok=True)
-        return process is not None
+        """End a part and all its children, in order and then by force; return whether any of them ran.
+
+        The record names them until all have ended, so that after a Ctrl-C another ``end`` goes on.
+        """
+        record, process = self._record(name), self.running(name)
+        left = [found for told in record.get("family", ()) if (found := _find(told))]
+        family = {*left, *_family_of(process)}
+        if family:
+            record = self._write(name, {**record, "family": _identities(family)})
+            end_family(name, process, left)
+        if self._record(name) == record:  # and not that of a part that was started meanwhile
+            (self._folder / f"{name}.json").unlink(missing_ok=True)
+        return bool(family)
 
     def _start(self, part: Part) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +108,21 @@ class Keeper:
                 part.command, env={**os.environ, **part.environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
-        (self._folder / f"{part.name}.json").write_text(json.dumps(_identity(child.pid)))
+        self._write(part.name, _identity(child.pid))
+
+    def _record(self, name: str) -> dict[str, Any]:
+        """Return what is written about a part, nothing where that is missing or no record."""
+        try:
+            told = json.loads((self._folder / f"{name}.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return told if isinstance(told, dict) else {}
+
+    def _write(self, name: str, record: dict[str, Any]) -> dict[str, Any]:
+        part = self._folder / f"{name}.part"
+        part.write_text(json.dumps(record))
+        part.replace(self._folder / f"{name}.json")
+        return record
 
     def _put_aside(self, log: Path) -> None:
         """Begin a new log, and keep the last few: a service is started for years."""
@@ -116,9 +134,46 @@ class Keeper:
     def _is_told(self, name: str, told: dict[str, Any], process: psutil.Process) -> bool:
         """Tell whether a process is the one of a record; an old record has a time of day in place of ticks."""
         if "created" not in told:
-            return told == _identity(process.pid)
+            return _identity(process.pid).items() <= told.items()
         log = self._folder / f"{name}.log"
         return process.create_time() == told["created"] or os.path.samefile(f"/proc/{process.pid}/fd/1", log)
+
+
+@contextlib.contextmanager
+def alone(folder: Path, *, wait: bool) -> Iterator[bool]:
+    """Yield whether this process alone starts and ends parts in a folder meanwhile.
+
+    Args:
+        folder: the folder of a Keeper.
+        wait: wait until no other does; otherwise yield False while one does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:  # the kernel drops the lock with its process
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                yield False
+                return
+            logger.info("waiting for another `marlin up` or `marlin down` of %s to end", folder)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield True
+
+
+def end_family(name: str, first: psutil.Process | None, others: Sequence[psutil.Process] = ()) -> None:
+    """End a process, then what it leaves of its descendants and of others, in order and at last by force.
+
+    Args:
+        name: what it is called in the log.
+        first: the process; None if it has ended.
+        others: those that an ended one has left.
+    """
+    alive = _told(psutil.Process.terminate, [first] if first else [], [*others, *_family_of(first)], GRACE_S)
+    if alive:  # flow runs that their worker left: training saves
+        logger.info("waiting up to %.0f s for what %s was doing to save and end", SAVE_S, name)
+        alive = list({*alive, *_family_of(first)})  # and one that it was just starting
+        alive = _told(psutil.Process.terminate, alive, alive, SAVE_S)
+    _told(psutil.Process.kill, alive, alive, GRACE_S)
 
 
 def listens(address: tuple[str, int]) -> bool:
@@ -145,6 +200,30 @@ def _identity(pid: int) -> dict[str, Any]:
     """
     after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()  # field 3 and on of proc(5)
     return {"pid": pid, "ticks": int(after_name[19]), "boot": BOOT_ID.read_text().strip()}
+
+
+def _find(told: dict[str, Any]) -> psutil.Process | None:
+    """Return the process of an identity, None if it has ended."""
+    try:
+        process = psutil.Process(told["pid"])
+        return process if told == _identity(process.pid) and process.status() != psutil.STATUS_ZOMBIE else None
+    except (OSError, psutil.NoSuchProcess):
+        return None
+
+
+def _family_of(process: psutil.Process | None) -> list[psutil.Process]:
+    """Return a process and its descendants, nothing if it has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [process, *process.children(recursive=True)] if process else []
+    return []
+
+
+def _identities(family: Iterable[psutil.Process]) -> list[dict[str, Any]]:
+    found = []
+    for process in family:
+        with contextlib.suppress(OSError):  # it has ended
+            found.append(_identity(process.pid))
+    return found
 
 
 def _told(

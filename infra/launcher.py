@@ -121,7 +121,7 @@ def _status(code: int, status_file: Path, stopped: bool) -> ExitStatus:
         name = status_file.read_text().strip()
         if name in ExitStatus.__members__:
             return ExitStatus[name]
-    if code and stopped:  # by a signal that came before the ranks could listen
+    if code and stopped:  # before the ranks could listen; or one was killed while it saved, which looks the same
         return ExitStatus.PREEMPTED
     return ExitStatus.DONE if code == 0 else ExitStatus.LOST_RANK if code < 0 else ExitStatus.FAILED
 

@@ -6,6 +6,7 @@ Who reaches Ray's ports runs code as its user, unless the cluster asks for a tok
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import shutil
@@ -18,7 +19,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from infra.errors import ConfigError, ProjectError
 from infra.lifeline import die_with
@@ -37,6 +38,8 @@ LEAVE_S = 30.0
 """Seconds for that node to end."""
 CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """The switch by which Ray keeps to loopback on laptops; with it off, 127.0.0.1 is not replaced by a public address."""
+NODE_FOLDER, OWNER = "ray-node-", "owner.lock"
+"""Folders in /tmp of nodes that joined, and the file in each that its owner keeps locked."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """Hosts that Ray would replace by a public address of this machine."""
 AUTH_MODE = "RAY_AUTH_MODE"
@@ -222,7 +225,9 @@ def _joined(address: str) -> Iterator[str]:
 
     The machines of the cluster must reach this one, at any port.
     """
-    folder = tempfile.mkdtemp(prefix="ray-node-", dir="/tmp")  # a short name: sockets' are limited to 107 bytes
+    _sweep(Path("/tmp"))
+    folder = tempfile.mkdtemp(prefix=NODE_FOLDER, dir="/tmp")  # a short name: sockets' are limited to 107 bytes
+    owner = _own(Path(folder))
     log = Path(folder, "start.log")
     command = [
         str(Path(sys.executable).with_name("ray")), "start", "--block", f"--address={address}", "--num-cpus=0",
@@ -232,6 +237,7 @@ def _joined(address: str) -> Iterator[str]:
         node = subprocess.Popen(
             command, env={**os.environ, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}, stdin=subprocess.DEVNULL,
             stdout=output, stderr=output, preexec_fn=partial(die_with, os.getpid()),
+            pass_fds=(owner.fileno(),),  # the folder is in use until both have ended
             start_new_session=True,  # Ctrl-C is for this process, which still needs it
         )  # fmt: skip
     try:
@@ -255,6 +261,29 @@ def _joined(address: str) -> Iterator[str]:
             node.kill()
             node.wait()
         shutil.rmtree(folder, ignore_errors=True)
+        owner.close()
+
+
+def _own(folder: Path) -> IO[bytes]:
+    """Mark a folder as this process's; the kernel drops the lock with it, in whatever container it runs."""
+    unlocked = folder / "owner.new"
+    owner = unlocked.open("wb")
+    fcntl.flock(owner, fcntl.LOCK_EX)
+    unlocked.rename(folder / OWNER)  # never seen without its lock
+    return owner
+
+
+def _sweep(parent: Path) -> None:
+    """Delete what is left of this user's nodes whose process was killed."""
+    for folder in parent.glob(f"{NODE_FOLDER}*"):
+        try:
+            if folder.lstat().st_uid != os.getuid():
+                continue
+            with (folder / OWNER).open("rb") as owner:
+                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # it has no mark, is in use, or is gone meanwhile
+            continue
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import pytest
 
 from flows import platform
 from flows.deploy_config import DeployConfig
-from flows.processes import Keeper
+from flows.processes import Keeper, alone
 from infra.errors import ProjectError
 from pipeline.config import IngestConfig
 
@@ -48,10 +48,40 @@ def test_up_does_not_adopt_the_server_of_another(others_port, tmp_path, monkeypa
     cfg = DeployConfig(work=str(tmp_path / "work"), port=others_port)
     try:
         with pytest.raises(ProjectError, match=rf"server is not started: .*:{others_port}; .* set port to another"):
-            platform.up(cfg, tmp_path / "deploy.yaml")
+            platform.up(cfg)
     finally:
         Keeper(tmp_path / "work").end(platform.SERVER)
     assert told == []
+
+
+def test_a_timer_that_comes_while_down_is_at_work_starts_nothing(marlin, tmp_path, monkeypatch):
+    """Catches a worker that is started while `down` waits, which ends it not, or forgets it."""
+    monkeypatch.setattr(platform, "_before_deploying", lambda cfg, work: pytest.fail("something is started"))
+    with alone(tmp_path / "work", wait=False):
+        said = marlin("up", "work=work")
+    assert (said.code, said.err) == (0, "")
+    assert said.out == f"nothing is started: another `marlin up` or `marlin down` of {tmp_path}/work is at work\n"
+    assert not (tmp_path / "work" / "deploy.yaml").exists()
+
+
+def test_down_waits_for_another(marlin, tmp_path, monkeypatch):
+    """Catches a second `down` that says "nothing ran" while the first waits for a training that saves."""
+    order = []
+    monkeypatch.setattr(Keeper, "end", lambda keeper, name: order.append(name))
+    with alone(tmp_path / "work", wait=False):
+        second = threading.Thread(target=platform.down, args=[DeployConfig(work=str(tmp_path / "work"))])
+        second.start()
+        second.join(1)
+        assert second.is_alive()
+        order.append("first")
+    second.join()
+    assert order[:2] == ["first", platform.SENSOR]
+
+
+def test_down_where_nothing_ever_ran_leaves_no_folder(marlin, tmp_path):
+    """Catches a lock made in a place that was misspelt."""
+    assert marlin("down", "work=nowhere").out == "nothing ran\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_sources_no_sensor_is_started(tmp_path):

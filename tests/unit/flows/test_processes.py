@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,10 @@ import psutil
 import pytest
 
 from flows.deploy_config import DeployConfig, PoolConfig
-from flows.processes import Keeper, Part
+from flows.processes import Keeper, Part, alone
 from infra.config import validate_config
 from infra.errors import ConfigError, ProjectError
+from tests.support.processes import left_of, runs
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 FAMILY = [
@@ -117,26 +119,95 @@ def test_a_part_ends_with_all_that_it_started(keeper, tmp_path, monkeypatch):
     assert not [p for p in (child, parent) if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_what_a_part_was_doing_has_the_time_to_save(keeper, tmp_path, monkeypatch, caplog):
-    """Catches a `down` that kills a training in the middle of its checkpoint, or waits without a word."""
+# A training that takes two seconds to save, and its worker, which tells it nothing and ends at its own SIGTERM.
+SAVING = (
+    "import signal, sys, time, pathlib; "
+    "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), pathlib.Path('saved').touch(), sys.exit())); "
+    "print('up', flush=True); time.sleep(600)"
+)
+WORKER = [
+    sys.executable, "-c",
+    f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {SAVING!r}]); time.sleep(600)",
+]  # fmt: skip
+
+
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Part:
+    """A worker whose training is under way when it is ready."""
     monkeypatch.setattr("flows.processes.GRACE_S", 0.5)
-    caplog.set_level(logging.INFO)
-    saving = (
-        "import signal, sys, time, pathlib; "
-        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), pathlib.Path('saved').touch(), sys.exit())); "
-        "print('up', flush=True); time.sleep(600)"
-    )
-    starts = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {saving!r}]); time.sleep(600)"
     monkeypatch.chdir(tmp_path)
-    ready = lambda: (tmp_path / "work" / "a.log").stat().st_size > 0  # noqa: E731
-    keeper.ensure(Part("a", [sys.executable, "-c", starts], {}, ready=ready))
+    return Part("a", WORKER, {}, ready=lambda: (tmp_path / "work" / "a.log").stat().st_size > 0)
+
+
+def test_what_a_part_was_doing_has_the_time_to_save(keeper, worker, caplog):
+    """Catches a `down` that kills a training in the middle of its checkpoint, or waits without a word."""
+    caplog.set_level(logging.INFO)
+    keeper.ensure(worker)
     assert keeper.end("a")
-    assert (tmp_path / "saved").exists()
+    assert Path("saved").exists()
     assert "waiting up to 150 s for what a was doing" in caplog.text
 
 
+@pytest.mark.parametrize("then", ["down", "up"])
+def test_what_an_interrupted_down_left_saving_is_not_forgotten(keeper, worker, monkeypatch, then):
+    """Catches "nothing ran" after a Ctrl-C, or a new worker, while the training still saves."""
+    keeper.ensure(worker)
+    process = keeper.running("a")
+    family = [process, *process.children(recursive=True)]
+    with monkeypatch.context() as patched:
+        patched.setattr("flows.processes.SAVE_S", 0.5)
+        patched.setattr("psutil.Process.kill", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            keeper.end("a")
+    assert [runs(member.pid) for member in family] == [False, True]
+    assert keeper.end("a") if then == "down" else keeper.ensure(worker)
+    assert Path("saved").exists()
+    assert not left_of(family, 0)
+    assert keeper.end("a") == (then == "up")
+    assert not keeper.end("a")
+
+
+def _interrupt(process: psutil.Process) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_part_that_is_started_meanwhile_keeps_its_record(keeper, worker, tmp_path):
+    """Catches a `down` that forgets what was started while it waited: nothing would ever end that."""
+    keeper.ensure(worker)
+    ending = threading.Thread(target=keeper.end, args=["a"])
+    ending.start()
+    while keeper.running("a"):
+        time.sleep(0.05)
+    (tmp_path / "work" / "a.json").unlink()
+    other = Keeper(tmp_path / "work")
+    other.ensure(worker)
+    ending.join()
+    assert other.running("a") is not None
+    assert other.end("a")
+
+
+def test_one_at_a_time_starts_and_ends(tmp_path, caplog):
+    """Catches two `up`s that both start a server, and a lock that outlives who had it."""
+    caplog.set_level(logging.INFO)
+    done: list[str] = []
+
+    def wait() -> None:
+        with alone(tmp_path, wait=True):
+            done.append("second")
+
+    with alone(tmp_path, wait=False) as first, alone(tmp_path, wait=False) as second:
+        assert (first, second) == (True, False)
+        other = threading.Thread(target=wait)
+        other.start()
+        while "waiting for another" not in caplog.text:
+            time.sleep(0.05)
+        done.append("first")
+    other.join()
+    assert done == ["first", "second"]
+
+
 def test_a_new_start_begins_a_new_log_and_the_last_few_are_kept(keeper, tmp_path):
-    """Catches a log that grows until the disk is full."""
+    """Catches a start that deletes what tells why the part ended, or writes on into that; while it runs a log grows."""
     log = tmp_path / "work" / "a.log"
     for number in range(6):
         command = [sys.executable, "-c", f"import time; print({number}, flush=True); time.sleep(600)"]
@@ -157,24 +228,41 @@ def test_a_part_that_does_not_start_is_one_sentence_and_leaves_nothing(keeper):
     assert keeper.running("b") is None
 
 
+SECRETS = (
+    "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "hf_token", "AWS_ACCESS_KEY_ID", "PREFECT_API_AUTH_STRING", "APIKEY",
+    "API_KEYS", "MARLIN_WEBHOOK_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL", "AZURE_STORAGE_CONNECTION_STRING",
+    "MARLIN_PASSPHRASE", "PGPASS", "SMTP_PASS", "PASS", "PASSWD", "MYSQL_PWD", "AUTH", "OAUTH2_CLIENT",
+    "AUTHORIZATION", "GOOGLE_CREDENTIALS",
+)  # fmt: skip
+HARMLESS = (
+    "GIT_AUTHOR_NAME", "AUTHORS", "CERT_AUTHORITY_FILE", "SSH_AUTH_SOCK", "TOKENIZERS_PARALLELISM", "KEYBOARD",
+    "PGPASSFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SHARED_CREDENTIALS_FILE", "RAY_AUTH_MODE", "HOST_PUBLIC_KEY",
+    "BYPASS_CACHE", "PWD", "FTP_PASSIVE", "AWS_ENDPOINT_URL", "RAY_ADDRESS", "NO_PROXY",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "is_secret"),
     [
-        *[(name, "x") for name in ("AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "hf_token", "AWS_ACCESS_KEY_ID")],
-        *[
-            (name, "x")
-            for name in ("PREFECT_API_AUTH_STRING", "MARLIN_WEBHOOK_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL")
-        ],
-        ("HTTPS_PROXY", "http://user:pass@proxy:3128"),
-        ("HTTPS_PROXY", "http://user:p@ss@proxy:3128"),
+        *[(name, "x", True) for name in SECRETS],
+        *[(name, "x", False) for name in HARMLESS],
+        ("HTTPS_PROXY", "http://user:pass@proxy:3128", True),
+        ("HTTPS_PROXY", "http://user:p@ss@proxy:3128", True),
+        ("HTTPS_PROXY", "http://user:pa/ss@proxy:3128", True),
+        ("https_proxy", "user:password@proxy:3128", True),
+        ("HTTPS_PROXY", "http://proxy:3128", False),
+        ("MC_HOST_store", "http://user:pass@h", True),
+        ("MLFLOW_TRACKING_URI", "https://h/x@y", False),
     ],
 )
-def test_a_secret_in_the_settings_is_refused(name, value):
-    """Catches keys in Prefect's database, where everybody who sees the page reads them."""
+def test_a_secret_in_the_settings_is_refused_and_nothing_else(name, value, is_secret):
+    """Catches keys in Prefect's database, where everybody reads them; and a plain variable that cannot be set."""
+    settings = {"environment": {name: value}}
+    if not is_secret:
+        validate_config(DeployConfig, settings, where="the test")
+        return
     with pytest.raises(ConfigError, match="looks like a secret"):
-        validate_config(DeployConfig, {"environment": {name: value}}, where="the test")
-    harmless = {"AWS_ENDPOINT_URL": "http://x", "HTTPS_PROXY": "http://p:3128/a@b", "RAY_AUTH_MODE": "token"}
-    validate_config(DeployConfig, {"environment": harmless}, where="it")
+        validate_config(DeployConfig, settings, where="the test")
 
 
 def test_settings_that_contradict_each_other_are_refused():

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from prefect.utilities.templating import apply_values, find_placeholders
 
+from flows import processes
 from flows.deploy_config import DeployConfig
 from infra.config import load_config
 
@@ -176,6 +177,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 KEYS = {
     "image", "build", "restart", "networks", "security_opt", "cap_drop", "volumes", "environment", "entrypoint",
     "command", "depends_on", "healthcheck", "ports", "shm_size", "deploy", "profiles", "logging",
+    "stop_grace_period",
 }  # fmt: skip
 
 
@@ -197,6 +199,15 @@ def test_a_service_is_whole(name):
         assert how["condition"] != "service_completed_successfully" or needed["restart"] in ("no", "on-failure")
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
     assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+
+
+def test_a_trainer_that_is_stopped_has_the_time_to_save():
+    """Catches a container whose worker tells its trainings nothing, or that is killed before they have saved."""
+    for name in ("trainer", "trainer-gpu"):
+        service = SERVICES[name]
+        assert service["entrypoint"] == ["tini", "--", "python", "-m", "flows.worker", "prefect"]
+        minutes = int(service["stop_grace_period"].removesuffix("m"))
+        assert minutes * 60 > processes.GRACE_S + processes.SAVE_S
 
 
 def test_nodes_of_ray_agree_on_the_token_and_share_the_host_once():
