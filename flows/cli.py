@@ -17,6 +17,7 @@ from flows.config import EndToEndConfig, LineageConfig
 from flows.tables_config import TablesConfig
 from infra.errors import ConfigError, ProjectError
 from infra.log import configure_logging
+from infra.paths import found_folders
 from model.adapt_config import AdaptConfig, PredictConfig
 from model.export_config import ExportConfig
 from model.extract_config import ExtractConfig
@@ -230,26 +231,13 @@ def tables(cfg: TablesConfig) -> None:
     Door("thing", "THING"),
     Door("dataset", "DATASET", "--dataset", needed=False),
     Door("registry", "REGISTRY", "--registry", needed=False),
+    Door("runs", "DIR", "--runs", needed=False),
 )
-def lineage(
-    cfg: LineageConfig,
-    runs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--runs",
-            metavar="DIR",
-            help="Folder below which runs lie; may be repeated (default: `runs` and `work/*`).",
-            show_default=False,
-        ),
-    ] = None,
-) -> None:
+def lineage(cfg: LineageConfig) -> None:
     """Walk from a video, clip, dataset version, run, weight file or encoder to its origins and its results."""
-    from glob import glob
-
     from flows.lineage import read_lineage
 
-    roots = [folder for pattern in runs or cfg.runs for folder in sorted(glob(pattern))]
-    graph = read_lineage(cfg.dataset, roots, cfg.registry, cfg.thing)
+    graph = read_lineage(cfg.dataset, found_folders(cfg.runs), cfg.registry, cfg.thing)
     print("\n".join(graph.lines(graph.find(cfg.thing))))
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.command import Door, command
+from infra.paths import found_folders
 from infra.storage import open_storage
 from pipeline.dataset.config import (
     CompactConfig,
@@ -108,9 +109,9 @@ def diff(
 def compact(cfg: CompactConfig) -> None:
     """Merge small shards into few: a new version with exactly the same clips. `vacuum` deletes the old shards."""
     from infra.progress import Progress
+    from infra.scratch import scratch_folder
     from pipeline.dataset.compact import compact_dataset
     from pipeline.dataset.versions import require_dataset
-    from pipeline.scratch import scratch_folder
 
     storage = open_storage(cfg.dataset)
     require_dataset(storage)  # or a bar is drawn for a folder that is none
@@ -142,18 +143,9 @@ def vacuum(
     print(f"{len(done.keys)} objects, {done.bytes / 1e6:.1f} MB, {verb} deleted")
 
 
-@command(app, DATASET, Door("videos", "VIDEO…"))
+@command(app, DATASET, Door("videos", "VIDEO…"), Door("runs", "DIR", "--runs", needed=False))
 def remove(
     cfg: RemoveConfig,
-    runs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--runs",
-            metavar="DIR",
-            help="Folder of runs and features; may be repeated (default: `runs` and `work/*`).",
-            show_default=False,
-        ),
-    ] = None,
     registry: Annotated[
         str, typer.Option("--registry", metavar="REGISTRY", help="Registry whose encoders are looked at, too.")
     ] = "",
@@ -162,12 +154,10 @@ def remove(
 
     If it dies, the same command finishes it.
     """
-    from glob import glob
-
+    from infra.scratch import scratch_folder
     from pipeline.dataset.remove import remove_videos
-    from pipeline.scratch import scratch_folder
 
-    folders = [folder for pattern in runs or cfg.runs for folder in sorted(glob(pattern))]
+    folders = found_folders(cfg.runs)
     done = remove_videos(open_storage(cfg.dataset), cfg.videos, scratch_folder(), runs=folders)
     what = f"new version {done.version}" if done.new else f"version {done.version} stays"
     print(f"{cfg.dataset}: {what}, {done.clips} clips are gone; the digests are in removed.json")

@@ -30,7 +30,8 @@ class Door:
     """A setting with a name of its own on the command line.
 
     ``key`` is the dotted setting; help text, choices and default are read from its field. ``metavar`` stands for the
-    value in help. Without ``flag`` it is an argument of the command, taking all that follow where it is a tuple.
+    value in help. Without ``flag`` it is an argument of the command, taking all that follow where it is a tuple; an
+    option that is a tuple may be repeated.
     """
 
     key: str
@@ -64,7 +65,7 @@ def command(app: typer.Typer, *doors: Door, recipe: Path | None = None) -> Calla
 
         def entry(arguments: list[str] | None, config: Path | None, print_config: bool, **more: Any) -> None:
             places, overrides = split_overrides(arguments or [])
-            given = {door.key: value for door in options if (value := more.pop(door.parameter)) is not None}
+            given = {door.key: value for door in options if (value := more.pop(door.parameter)) not in (None, [])}
             given |= _filled(cls, arguments_taken, places)
             cfg = load_config(cls, config or recipe, overrides, given)
             if print_config:
@@ -78,7 +79,7 @@ def command(app: typer.Typer, *doors: Door, recipe: Path | None = None) -> Calla
         own = list(inspect.signature(run, eval_str=True).parameters.values())[1:]
         parameters = [
             _parameter("arguments", list[str] | None, _arguments(arguments_taken)),
-            *(_parameter(door.parameter, str | None, _option(cls, door)) for door in options),
+            *(_parameter(door.parameter, _kind(cls, door), _option(cls, door)) for door in options),
             *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own),
             _parameter("config", Path | None, _config_option(recipe)),
             _parameter("print_config", bool, PRINT, False),
@@ -142,9 +143,20 @@ def _example(cls: type[BaseConfig]) -> str:
     return ""
 
 
+def _is_tuple(cls: type[BaseConfig], door: Door) -> bool:
+    return get_origin(_field(cls, door.key).annotation) is tuple
+
+
+def _kind(cls: type[BaseConfig], door: Door) -> Any:
+    return list[str] | None if _is_tuple(cls, door) else str | None
+
+
 def _option(cls: type[BaseConfig], door: Door) -> Any:
     default = _field(cls, door.key).get_default(call_default_factory=True)
-    shown = f" (default: `{default}`)" if default not in (None, "", ()) else ""
+    said = " ".join(default) if isinstance(default, tuple) else default
+    shown = f" (default: `{said}`)" if said not in (None, "") else ""
+    if _is_tuple(cls, door):
+        shown = f" May be repeated{shown}."
     return typer.Option(door.flag, metavar=door.metavar, help=_text(cls, door) + shown, show_default=False)
 
 
@@ -167,7 +179,7 @@ def _filled(cls: type[BaseConfig], doors: Sequence[Door], places: Sequence[str])
         raise ConfigError(f"'{places[0]}' is not of the form key=value, and no other argument is taken")
     given: dict[str, Any] = {}
     for number, door in enumerate(doors[: len(places)]):
-        if get_origin(_field(cls, door.key).annotation) is tuple:
+        if _is_tuple(cls, door):
             return given | {door.key: list(places[number:])}
         given[door.key] = places[number]
     if len(places) > len(doors):

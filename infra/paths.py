@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from glob import glob
 from pathlib import Path
 
 from infra.errors import ConfigError
@@ -22,6 +24,11 @@ def input_file(path: str | Path) -> Path:
     if not file.is_file():
         raise ConfigError(f"{file} is a pipe or a device and a file is needed; name another")
     return file
+
+
+def found_folders(patterns: Iterable[str]) -> list[str]:
+    """Return what is there of folders and globs, pattern by pattern, each sorted."""
+    return [folder for pattern in patterns for folder in sorted(glob(pattern))]
 
 
 def output_folder(path: str | Path) -> Path:

@@ -6,40 +6,25 @@ Who reaches Ray's ports runs code as its user, unless the cluster asks for a tok
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
 import socket
 import stat
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from infra.errors import ConfigError, ProjectError
-from infra.lifeline import die_with
+from infra.ray_node import OBJECT_STORE_BYTES, joined
 
 logger = logging.getLogger(__name__)
 
-OBJECT_STORE_BYTES = 256 << 20
-"""Our own node carries rows of a few hundred bytes, never frames."""
 STARTS = 3
 """Attempts to start; Ray gives its own processes 30 s, which is too few on a very busy machine."""
 CONNECT_S = 10.0
 """Seconds for the cluster at RAY_ADDRESS to answer."""
-JOIN_S = 120.0
-"""Seconds for a node beside this process to join it."""
-LEAVE_S = 30.0
-"""Seconds for that node to end."""
 CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """The switch by which Ray keeps to loopback on laptops; with it off, 127.0.0.1 is not replaced by a public address."""
-NODE_FOLDER, OWNER = "ray-node-", "owner.lock"
-"""Folders in /tmp of nodes that joined, and the file in each that its owner keeps locked."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """Hosts that Ray would replace by a public address of this machine."""
 AUTH_MODE = "RAY_AUTH_MODE"
@@ -132,7 +117,7 @@ def _attached(address: str) -> Iterator[None]:
                     f"RAY_ADDRESS={address} leads to a Ray cluster of which no node can be spoken to from here; "
                     "name it by the address under which its machines know it"
                 )
-            folder = folder or stack.enter_context(_joined(address))
+            folder = folder or stack.enter_context(joined(address))
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, _temp_dir=folder)
         except Exception as error:  # bare ones, again
@@ -217,73 +202,6 @@ def _is_socket(path: str) -> bool:
         return stat.S_ISSOCK(os.stat(path).st_mode)
     except OSError:
         return False
-
-
-@contextlib.contextmanager
-def _joined(address: str) -> Iterator[str]:
-    """Make this machine a node of the cluster, without CPUs or GPUs, so that a driver can run here; yield its folder.
-
-    The machines of the cluster must reach this one, at any port.
-    """
-    _sweep(Path("/tmp"))
-    folder = tempfile.mkdtemp(prefix=NODE_FOLDER, dir="/tmp")  # a short name: sockets' are limited to 107 bytes
-    owner = _own(Path(folder))
-    log = Path(folder, "start.log")
-    command = [
-        str(Path(sys.executable).with_name("ray")), "start", "--block", f"--address={address}", "--num-cpus=0",
-        "--num-gpus=0", f"--object-store-memory={OBJECT_STORE_BYTES}", f"--temp-dir={folder}", "--disable-usage-stats",
-    ]  # fmt: skip
-    with log.open("wb") as output:
-        node = subprocess.Popen(
-            command, env={**os.environ, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}, stdin=subprocess.DEVNULL,
-            stdout=output, stderr=output, preexec_fn=partial(die_with, os.getpid()),
-            pass_fds=(owner.fileno(),),  # the folder is in use until both have ended
-            start_new_session=True,  # Ctrl-C is for this process, which still needs it
-        )  # fmt: skip
-    try:
-        end = time.monotonic() + JOIN_S
-        while not Path(folder, "ray_current_cluster").exists():  # what `ray start` writes last
-            if node.poll() is not None or time.monotonic() > end:
-                lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-                last = lines[-1] if lines else "no answer"
-                raise ConfigError(
-                    f"this machine cannot join the Ray cluster at RAY_ADDRESS={address} ({last}); give both the same "
-                    "versions of Python and Ray, and let them reach each other"
-                )
-            time.sleep(0.1)
-        logger.info("joined the Ray cluster, as a node that takes no work")
-        yield folder
-    finally:
-        node.terminate()
-        try:
-            node.wait(LEAVE_S)
-        except subprocess.TimeoutExpired:
-            node.kill()
-            node.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-        owner.close()
-
-
-def _own(folder: Path) -> IO[bytes]:
-    """Mark a folder as this process's; the kernel drops the lock with it, in whatever container it runs."""
-    unlocked = folder / "owner.new"
-    owner = unlocked.open("wb")
-    fcntl.flock(owner, fcntl.LOCK_EX)
-    unlocked.rename(folder / OWNER)  # never seen without its lock
-    return owner
-
-
-def _sweep(parent: Path) -> None:
-    """Delete what is left of this user's nodes whose process was killed."""
-    for folder in parent.glob(f"{NODE_FOLDER}*"):
-        try:
-            if folder.lstat().st_uid != os.getuid():
-                continue
-            with (folder / OWNER).open("rb") as owner:
-                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-        except OSError:  # it has no mark, is in use, or is gone meanwhile
-            continue
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from infra.errors import ConfigError, DatasetError
 from infra.progress import Progress
 from infra.ray_session import ray_session
 from infra.run import RunContext
+from infra.scratch import scratch_folder
 from infra.storage import Storage, open_storage
 from pipeline.config import IngestConfig
 from pipeline.dataset.format import AUDIO, META, VIDEO, clip_key, work_key
@@ -42,7 +43,6 @@ from pipeline.dataset.writer import outcome_from_row, read_done
 from pipeline.faces.backend import backend_licences, parser_name
 from pipeline.recipe import recipe_difference, recipe_digest, recipe_settings
 from pipeline.rows import SourceVideo, VideoOutcome
-from pipeline.scratch import scratch_folder
 from pipeline.stages import FinishedVideo, PlannedVideo
 
 logger = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import DatasetError, ProjectError
+from infra.scratch import scratch_folder
 from infra.storage import Storage
 from pipeline.config import IngestConfig, LimitConfig
 from pipeline.dataset.format import done_key, work_key
@@ -34,7 +35,6 @@ from pipeline.killable import Killable
 from pipeline.rejects import RejectError
 from pipeline.requests import Extract, Measure, Parse
 from pipeline.rows import RejectReason, SourceVideo, VideoOutcome
-from pipeline.scratch import scratch_folder
 from pipeline.sources.local import local_copy
 
 logger = logging.getLogger(__name__)
