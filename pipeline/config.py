@@ -62,8 +62,10 @@ class TrackConfig(BaseConfig):
     """Between two such frames detect on every n-th as well, by halving, where faces move, come or go."""
     still_iou: float = Field(default=0.7, gt=0, le=1)
     """Faces move where a box on one key frame and on the next have a smaller IoU."""
-    link_iou: float = Field(default=0.3, gt=0, lt=1)
-    """Least IoU between neighbouring key frames of one track, where the face stayed or where it was moving to."""
+    link_iou: float = Field(default=0.1, gt=0, lt=1)
+    """Least IoU between neighbouring key frames of one track, where the face stayed or where it was moving to. So low,
+    since a link that has a rival is never made: at 0.3 a face that crosses its own width in 12 frames was lost at each
+    key frame, and two of them that met were taken for each other."""
     max_gap_frames: int = Field(default=16, ge=0)
     """Two sightings of a face may lie this many frames apart and be one track, although the key frames between miss it.
     One missed key frame puts them two fine strides apart, so less than twice ``fine_stride`` bridges nothing."""

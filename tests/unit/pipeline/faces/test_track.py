@@ -101,7 +101,7 @@ def test_a_detection_far_away_is_another_face():
     assert len(link_tracks([(0, faces(square(0))), (4, faces(square(90)))], [], CFG, FPS)) == 2
 
 
-@pytest.mark.parametrize("speed", [2, 2.5, 3, 4])
+@pytest.mark.parametrize("speed", [2, 2.5, 3, 4, 5])
 @pytest.mark.parametrize("sides", [(60, 60), (75, 60), (60, 90)])
 def test_faces_that_cross_never_share_a_track(speed, sides):
     """Bug caught: the hidden one of two crossing faces taken over by the other, and a track of two persons."""
