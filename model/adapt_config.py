@@ -208,8 +208,8 @@ class PredictConfig(BaseConfig):
     limits: LimitConfig = LimitConfig()
     """What the video may cost, as in ingestion; one that costs more is rejected."""
     faces: Faces = EmbeddedFaces()
-    """Which detector follows the faces."""
+    """Which detector follows the faces; another one than found those that were adapted on is warned of."""
     track: TrackConfig = TrackConfig()
-    """Linking, smoothing and filtering of tracks."""
+    """Linking, smoothing and filtering of tracks; what is not given is as in the dataset that was adapted on."""
     device: str = "auto"
     """``auto`` takes a GPU where there is one; else ``cpu`` or ``cuda:N``."""
