@@ -268,7 +268,7 @@ def finetune_from_zero(work: Path, cfg: AdaptConfig, run: str) -> Iterator[Score
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     classifier = Classifier(choice.build(), head)
-    finetune(make_job(cfg, plan.task, plan.pixels, choice.init, sides["train"], sides["val"]), classifier, folder)
+    finetune(make_job(cfg, plan.task, plan.pixels, choice, sides), classifier, folder)
     scores_NK = classifier_scores(plan.task, classifier, plan.pixels, sides["test"], batch=8, device=device)
     for window, scores_K in zip(sides["test"], scores_NK, strict=True):
         (target,) = plan.pixels.variants.targets(window)

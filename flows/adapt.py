@@ -10,7 +10,8 @@ from flows.ingest import DAY_S
 from flows.registry import Encoder, Registry
 from flows.runs import encoder_folder, settled_folder
 from flows.tasks import adapt_task
-from model.adapt.report import RESULT_FILE, AdaptReport
+from model.adapt.report import AdaptReport
+from model.adapt.run import is_finished
 from model.adapt_config import AdaptConfig
 from pipeline.dataset.reader import open_dataset
 
@@ -36,7 +37,7 @@ def adapt_flow(cfg: AdaptConfig, runs: str = "runs", registry: str = "") -> Adap
             logger.info("no encoder is live in %s yet; the first promotion starts this", registry)
             return None
         cfg = adapt_to(cfg, known, live, live, runs)
-        if (done := settled_folder(runs, f"adapt-{cfg.task}", cfg) / RESULT_FILE).exists():
+        if is_finished(done := settled_folder(runs, f"adapt-{cfg.task}", cfg)):
             logger.info("the live encoder is adapted already: %s", done)
             return None
     elif cfg.data.version is None and cfg.data.dataset:

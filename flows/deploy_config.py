@@ -16,7 +16,7 @@ from model.adapt_config import AdaptConfig
 from pipeline.config import IngestConfig
 
 _SECRET = re.compile(
-    r"^(?!.*_(FILE|SOCK)$).*"  # these say where one is
+    r"^(?!.*_(FILE|SOCK)$)(?!.*_DISABLE_).*"  # these say where one is, and that there is none
     r"(SECRET|CREDENTIAL|PASS(WORD|WD|PHRASE|CODE)|AUTHORI[SZ]ATION|WEBHOOK|CONNECTION_(URL|STRING)"
     r"|((?<!BY)PASS|_PWD|TOKENS?|(?<!PUBLIC_)KEYS?|AUTH(?!_MODE$))(?![A-Z]))",  # not KEYBOARD, AUTHOR, TOKENIZERS
     re.IGNORECASE,

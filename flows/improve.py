@@ -21,7 +21,7 @@ from flows.registry import Action, Attempt, Decision, Encoder, Registry
 from flows.runs import encoder_folder, settled_folder
 from infra.storage import open_storage
 from model.adapt.encoders import refuse_learnt_labels
-from model.adapt.report import RESULT_FILE
+from model.adapt.run import is_finished
 from model.gate import Verdict, compare
 from model.licences import non_commercial
 from model.pretrain import PretrainReport
@@ -130,6 +130,6 @@ def _scored(cfg: ImproveConfig, registry: Registry, encoder: Encoder, candidate:
     """Return the finished run folder of an encoder's adaptation on the candidate's dataset version."""
     settings = adapt_to(cfg.adapt, registry, encoder, candidate, cfg.runs)
     folder = settled_folder(cfg.runs, f"adapt-{settings.task}", settings)
-    if not (folder / RESULT_FILE).exists():
+    if not is_finished(folder):
         adapt_flow(settings, cfg.runs)
     return folder

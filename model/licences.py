@@ -27,7 +27,8 @@ _SENTENCES: dict[Terms, str] = {
 
 _PURPOSE = r"(research|academic|educational|scientific|teaching|personal|private|study)"
 _RESTRICTED = re.compile(
-    r"non[-\s]?commercial|\b(no|not)\b(\s\w+){0,3}\scommercial|commercial use (is )?(not|prohibited|forbidden|excluded)"
+    r"non[-\s]?commercial|\b(no|not)\b(?!\s(restriction|limit))(\s\w+){0,3}\scommercial"
+    r"|commercial use (is )?(not|prohibited|forbidden|excluded)"
     rf"|\bNC\b|all rights reserved|\b{_PURPOSE}(\s?(,|/|and|or)\s?{_PURPOSE})*[-\s]+(use|purposes?|only)\b"
     rf"|\b(only|solely|exclusively)\s(for|in)\s(\w+\s){{0,3}}{_PURPOSE}\b",
     re.IGNORECASE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,11 +20,13 @@ from infra.launcher import ExitStatus, launch
 from infra.progress import Progress
 from model.adapt.classifier import Classifier
 from model.adapt.encoder import head_of
+from model.adapt.encoders import EncoderChoice
 from model.adapt.files import replaced
 from model.adapt.objective import TargetScale, class_weights, probabilities, target_scale
 from model.adapt.pixels import ClipPixels
 from model.adapt.plan import targets_of
 from model.adapt.samples import Draw, Window
+from model.adapt.split import Side
 from model.adapt.task import Kind, TaskSpec
 from model.adapt.variants import AsStored, SelfBlended, Variants
 from model.adapt_config import AdaptConfig
@@ -40,7 +42,8 @@ VARIANTS: dict[str, Variants] = {"labels": AsStored(), "self_blend": SelfBlended
 class FinetuneJob:
     """All that ranks need: settings, what is predicted, and the windows of two sides with their targets.
 
-    ``init`` says whether the encoder starts from ``cfg.weights`` or at random; ``weights_K`` are class weights;
+    ``init`` says whether the encoder starts from ``cfg.weights``, whose digest is ``weights_sha256``, or at random;
+    ``weights_K`` are class weights;
     ``scale`` is that of the targets, in which ranks train: ``head.safetensors`` is in the label's unit,
     ``best.safetensors`` and the checkpoints are as learnt.
     """
@@ -56,16 +59,18 @@ class FinetuneJob:
     train: tuple[Window, ...]
     val: tuple[Window, ...]
     scale: TargetScale = field(default_factory=TargetScale)
+    weights_sha256: str = ""
 
     @property
     def digest(self) -> str:
         """Identity of the job: of its settings and windows.
 
-        ``weights_K`` says what came of ``cfg.balanced``, and a scale that changes nothing is left out: jobs that were
-        begun before there were these two go on.
+        ``weights_K`` says what came of ``cfg.balanced``, a scale that changes nothing is left out, and the weights'
+        digest is compared apart: jobs that were begun before there were these three go on.
         """
         scale: dict[str, bool] = {"scale": True} if self.scale == TargetScale() else {}
-        return hashlib.sha256(_JOB.dump_json(self, exclude={"cfg": {"balanced"}, **scale})).hexdigest()
+        tree = _JOB.dump_json(self, exclude={"cfg": {"balanced"}, "weights_sha256": True, **scale})
+        return hashlib.sha256(tree).hexdigest()
 
     @property
     def samples(self) -> int:
@@ -101,15 +106,17 @@ RESULT = TypeAdapter(FinetuneResult)
 
 
 def make_job(
-    cfg: AdaptConfig, task: TaskSpec, pixels: ClipPixels, init: str, train: Sequence[Window], val: Sequence[Window]
+    cfg: AdaptConfig, task: TaskSpec, pixels: ClipPixels, choice: EncoderChoice, sides: Mapping[Side, Sequence[Window]]
 ) -> FinetuneJob:
-    """Write down a fine-tuning."""
+    """Write down a fine-tuning of ``choice`` on the sides ``train`` and ``val``."""
+    train, val = sides["train"], sides["val"]
     targets_NJ = np.array(targets_of(pixels.variants, train), np.float32)
     weights_K = class_weights(task, targets_NJ)
     return FinetuneJob(
-        cfg=cfg, version=pixels.reader.version.version, init=init, kind=task.kind, width=task.width,
+        cfg=cfg, version=pixels.reader.version.version, init=choice.init, kind=task.kind, width=task.width,
         weights_K=None if weights_K is None else tuple(weights_K.tolist()), variants=pixels.variants.name,
         image_size=pixels.image_size, train=tuple(train), val=tuple(val), scale=target_scale(task, targets_NJ),
+        weights_sha256=choice.digest,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from infra.device import pick_device
 from infra.errors import ConfigError, DatasetError, WeightsError
 from infra.fetch import file_digest
 from infra.run import CONFIG_FILE, RUN_FILE, RunContext, new_run_folder
-from model.adapt.finetune import JOB_FILE
+from model.adapt.finetune import JOB_FILE, read_job
 from model.adapt.report import (
     ADAPTED_FILE,
     HEAD_FILE,
@@ -107,7 +107,7 @@ def _finished(cfg: AdaptConfig, folder: Path) -> AdaptReport:
     """
     report = read_result(folder)
     _refuse_others(_at_version(cfg, cfg.data.version or report.version), folder, _essence)
-    if not _is_recorded(folder):
+    if not is_finished(folder):
         before = load_config(AdaptConfig, folder / CONFIG_FILE)
         with alone_in(folder), RunContext.create(f"adapt-{cfg.task}", before, folder=folder) as run:
             _add_outputs(run)
@@ -115,9 +115,11 @@ def _finished(cfg: AdaptConfig, folder: Path) -> AdaptReport:
     return replace(report, notes=(*report.notes, *_newer(cfg, report)))
 
 
-def _is_recorded(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
+    """Whether a run folder holds a result and the whole record of how it was made."""
     try:
-        return bool(json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["outcome"] == "done")
+        record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        return (folder / RESULT_FILE).exists() and record["outcome"] == "done"
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -144,7 +146,7 @@ def _decided(cfg: AdaptConfig, run_dir: str | Path | None) -> AdaptConfig:
     """Return the settings with a dataset version: that of the interrupted run in this folder, else the newest.
 
     Raises:
-        ConfigError: the folder holds a fine-tuning of other settings.
+        ConfigError: the folder holds a fine-tuning of other settings or weights.
     """
     begun = None
     folder = Path(run_dir or "")
@@ -154,8 +156,14 @@ def _decided(cfg: AdaptConfig, run_dir: str | Path | None) -> AdaptConfig:
         begun = before.version if before.dataset == cfg.data.dataset else None
     if cfg.data.version is None:
         cfg = _at_version(cfg, version_to_go_on_with(cfg.data.dataset, begun))
-    if going_on and any(folder.glob(f"*/{JOB_FILE}")):
+    if going_on and (jobs := sorted(folder.glob(f"*/{JOB_FILE}"))):
         _refuse_others(cfg, folder, _everything)  # by which a fine-tuning knows itself
+        began = read_job(jobs[0].parent).weights_sha256
+        if cfg.weights and began not in ("", weights_digest(cfg.weights)):
+            raise ConfigError(
+                f"the weights at {cfg.weights} are no longer those that the fine-tuning in {folder} began with; "
+                "bring them back, or take another --run"
+            )
     return cfg
 
 

@@ -158,7 +158,7 @@ def _linear_probe(
 def _fine_tuning(study: Study, classifier: Classifier, train: Sequence[Window], folder: Path) -> _Outcome:
     start = time.monotonic()
     sides, task, pixels, cfg = study.plan.split.sides, study.plan.task, study.plan.pixels, study.cfg
-    job = make_job(cfg, task, pixels, study.choice.init, train, sides["val"])
+    job = make_job(cfg, task, pixels, study.choice, {**sides, "train": train})
     result: FinetuneResult = finetune(job, classifier, folder)
     scores_NK = classifier_scores(
         task, classifier, pixels, sides["test"], batch=cfg.finetune.batch_size, device=study.device

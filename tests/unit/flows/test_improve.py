@@ -14,6 +14,7 @@ from flows.registry import Attempt, Encoder, Registry
 from flows.runs import settled_folder
 from infra.config import validate_config
 from infra.errors import WeightsError
+from infra.run import RUN_FILE
 from infra.storage import open_storage
 from model.adapt.report import RESULT_FILE
 from model.adapt_config import AdaptConfig
@@ -141,8 +142,9 @@ def test_the_schedule_adapts_the_live_encoder_once(cfg, monkeypatch):
 
     def adapts(settings: AdaptConfig, folder: Path) -> str:
         assert settings.data.version == 1
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / RESULT_FILE).touch()
+        (folder / RUN_FILE).write_text('{"outcome": "done"}')
         done.append(folder)
         return "a report"
 
@@ -152,6 +154,10 @@ def test_the_schedule_adapts_the_live_encoder_once(cfg, monkeypatch):
     Registry(cfg.registry).decide("promote", encoder.number, "better")
     found = [adapt.adapt_flow.fn(cfg.adapt, cfg.runs, cfg.registry) for _ in range(2)]
     assert (found, len(done)) == (["a report", None], 1)
+    (done[0] / RUN_FILE).write_text('{"outcome": "running"}')
+    assert adapt.adapt_flow.fn(cfg.adapt, cfg.runs, cfg.registry) == "a report", (
+        "a record that was cut off is completed"
+    )
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from model.licences import NOT_STATED, licence_note, non_commercial, terms_of, u
         ("only for scientific research", "restricted"),
         ("all rights reserved", "restricted"),
         ("CC-BY-NC-4.0", "restricted"),
+        ("no restrictions on commercial use", "other"),
         ("noncommercial", "restricted"),
         ("no commercial use: trained on iBUG 300-W, whose licence excludes it", "restricted"),
         ("may not be used commercially", "restricted"),

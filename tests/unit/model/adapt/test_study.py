@@ -219,6 +219,21 @@ def test_an_interrupted_run_goes_on_with_the_version_it_began_with(tiny_weights,
     assert adapt(probe, tmp_path / "probe").version == 2
 
 
+def test_an_interrupted_fine_tuning_does_not_go_on_from_other_weights(tiny_weights, labelled_dataset, tmp_path):
+    """Catches a result that names weights which its fine-tuning never began with."""
+    weights = Path(shutil.copy(tiny_weights, tmp_path / "weights.safetensors"))
+    cfg = _config(weights, labelled_dataset, baseline=False, finetune={"epochs": 1, "batch_size": 4})
+    adapt(cfg, tmp_path / "run")
+    (tmp_path / "run" / RESULT_FILE).unlink()
+    loaded = load_weights(weights)
+    changed = {name: value + 1e-3 for name, value in loaded.state.items()}
+    save_weights(weights, changed, loaded.config, loaded.provenance)
+    before = _state(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"no longer those that the fine-tuning in .* began with; bring"):
+        adapt(cfg, tmp_path / "run")
+    assert _state(tmp_path / "run") == before
+
+
 def _state(folder) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
