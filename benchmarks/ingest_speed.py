@@ -30,7 +30,7 @@ from pipeline.faces.boxes import iou_matrix
 from pipeline.faces.facexlib_weights import FILES
 from pipeline.faces.filters import face_side
 from pipeline.faces.scan import scan_faces
-from pipeline.faces.track import build_track, link_detections, link_tracks
+from pipeline.faces.track import build_track, link_detections
 from pipeline.media.clock import StageClock
 from pipeline.media.decode import VideoFrames
 from pipeline.media.probe import probe
@@ -140,7 +140,8 @@ def our_tracks(video: Path, cfg: IngestConfig) -> list[FaceTrack]:
     """Detect and link once more, outside of all times: clips keep the smooth squares, not the detected boxes."""
     detector = build_detector(cfg.faces)
     scan = scan_faces(VideoFrames(str(video)).iter_chunks(32), detector, cfg.track, hold_bytes=0, clock=StageClock())
-    return link_tracks(scan.key_frames, scan.cuts, cfg.track, probe(str(video)).fps)
+    chains, fps = link_detections(scan.key_frames, scan.cuts, cfg.track), probe(str(video)).fps
+    return [build_track(number, chain, scan.key_frames, cfg.track, fps) for number, chain in enumerate(chains)]
 
 
 def _agreement(plain: list, ours: list[FaceTrack], cfg: TrackConfig) -> list[list[float]]:

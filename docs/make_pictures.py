@@ -15,9 +15,12 @@ import numpy as np
 from infra.config import load_config
 from infra.metrics import read_metrics
 from infra.run import CONFIG_FILE
-from model.charts import loss_curves, mask_overlays
+from model.charts import loss_curves
+from model.mask_picture import draw_masks
+from model.nets.config import model_config
 from model.reconstruct import reconstruct
 from model.reconstruct_config import ReconstructConfig
+from model.train.sources import open_source
 from model.train_config import PretrainConfig
 from pipeline.config import IngestConfig, SplitConfig
 from pipeline.dataset.format import REGION_STRIDE
@@ -42,7 +45,9 @@ def main(work: Path) -> None:
         ingest(IngestConfig(sources=(str(video),), out=dataset, split=SplitConfig(assign={"*": "train"})))
         _save("regions", _regions(open_dataset(dataset)))
         trained = load_config(PretrainConfig, run / CONFIG_FILE)
-        _save("masks", _decoded(mask_overlays(trained, dataset, 1)))
+        sample = open_source(trained, open_dataset(dataset, 1), trained.data.split).load(0)
+        shape = model_config(trained.model.name, **trained.model.overrides)
+        _save("masks", _decoded(draw_masks(sample, shape, trained.mask.ratio, seed=trained.seed)))
         drawn = reconstruct(ReconstructConfig(video=str(video), weights=str(run), out=f"{folder}/r.png", clips=1))
         _save("reconstruction", _decoded(drawn.read_bytes()))
 

@@ -10,8 +10,11 @@ from infra.html import Block, Facts, Figure, Paragraph, Section, Table, page
 from infra.metrics import read_metrics
 from infra.run import code_revision, package_versions
 from model.adapt.report import PAIRS_FILE
-from model.charts import loss_curves, mask_overlays
-from pipeline.dataset.reader import open_dataset
+from model.charts import loss_curves
+from model.mask_picture import draw_masks
+from model.nets.config import model_config
+from model.train.sources import open_source
+from pipeline.dataset.reader import DatasetReader, open_dataset
 from pipeline.dataset.report import report_sections
 
 
@@ -22,7 +25,7 @@ def write_end_to_end_report(outputs: EndToEndOutputs) -> Path:
     text = page(
         "MARLIN, end to end",
         f"Dataset version {outputs.ingested.version}, {outputs.pretrained.steps} steps of pretraining",
-        [*dataset, _masks(outputs), _pretraining(outputs), _adaptation(outputs), _features(outputs), making,
+        [*dataset, _masks(outputs, reader), _pretraining(outputs), _adaptation(outputs), _features(outputs), making,
          _settings(outputs)],
     )  # fmt: skip
     outputs.report.parent.mkdir(parents=True, exist_ok=True)
@@ -32,13 +35,15 @@ def write_end_to_end_report(outputs: EndToEndOutputs) -> Path:
     return outputs.report
 
 
-def _masks(outputs: EndToEndOutputs) -> Section:
-    png = mask_overlays(outputs.config.pretrain, outputs.dataset, outputs.ingested.version)
+def _masks(outputs: EndToEndOutputs, reader: DatasetReader) -> Section:
+    cfg = outputs.config.pretrain
+    sample = open_source(cfg, reader, cfg.data.split).load(0)
+    png = draw_masks(sample, model_config(cfg.model.name, **cfg.model.overrides), cfg.mask.ratio, seed=cfg.seed)
     return Section(
         "Masks",
         "What each strategy hides of one clip (dark), first frame of each tubelet. Every strategy leaves the same "
         "number of tokens visible.",
-        [Figure(png, "One row a strategy.")],
+        [Figure(png, "The clip, then one row a strategy.")],
     )
 
 

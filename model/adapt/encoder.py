@@ -65,13 +65,6 @@ def classifier_state(classifier: Classifier, state: Mapping[str, Tensor] | None 
     }
 
 
-def load_classifier_state(classifier: Classifier, state: Mapping[str, Tensor]) -> None:
-    """Put back what ``classifier_state`` returned."""
-    if isinstance(classifier.encoder, PooledEncoder):
-        state = {(f"{ENCODER}{name}" if name.startswith(ENCODER) else name): value for name, value in state.items()}
-    classifier.load_state_dict(state)
-
-
 def save_head(path: Path, head: nn.Linear, config: ModelConfig, facts: Mapping[str, Any]) -> None:
     """Save a linear probe alone: ``head.weight`` (K, D) and ``head.bias`` (K,), for raw pooled features."""
     state = {f"{_HEAD}{name}": value for name, value in head.state_dict().items()}

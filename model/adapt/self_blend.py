@@ -268,7 +268,7 @@ def _through_jpeg(image_HWC: np.ndarray, quality: int) -> np.ndarray:
     _, data = cv2.imencode(".jpg", image_HWC[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded_HWC = cv2.imdecode(data, cv2.IMREAD_COLOR)
     if decoded_HWC is None:
-        raise MediaError("OpenCV cannot read the JPEG it has just written; install the locked opencv-python-headless")
+        raise MediaError("OpenCV cannot read the JPEG it has just written; install the locked opencv-python")
     return decoded_HWC[..., ::-1]
 
 

@@ -35,23 +35,6 @@ class Sighting:
     detection: int
 
 
-def link_tracks(key_frames: KeyFrames, cuts: Sequence[int], cfg: TrackConfig, fps: float) -> list[FaceTrack]:
-    """Link detections into tracks, interpolate between key frames and smooth the square that is cropped.
-
-    Args:
-        key_frames: detections on key frames of one video.
-        cuts: frames at which a new shot begins, rising; no track crosses one.
-        cfg: how far a face may move, be missed, and how strongly its path is smoothed.
-        fps: frames per second, for the smoothing.
-
-    Returns:
-        Every track, unfiltered, numbered by first frame and then from left to right. A track begins at the first and
-        ends at the last key frame that shows the face: nothing is extrapolated.
-    """
-    chains = link_detections(key_frames, cuts, cfg)
-    return [build_track(number, chain, key_frames, cfg, fps) for number, chain in enumerate(chains)]
-
-
 def link_detections(key_frames: KeyFrames, cuts: Sequence[int], cfg: TrackConfig) -> list[list[Sighting]]:
     """Assign each detection to at most one chain of sightings, where the link is beyond doubt.
 
@@ -143,9 +126,8 @@ def still(before: Detections, after: Detections, least_iou: float) -> bool:
     """Whether both frames show the same number of faces, each at nearly the same place: an IoU of ``least_iou``."""
     if len(before.scores_N) != len(after.scores_N):
         return False
-    iou = iou_matrix(before.boxes_N4, after.boxes_N4)
-    rows, columns = _best_pairs(iou)
-    return bool(np.all(iou[rows, columns] >= least_iou))
+    is_near_NN = iou_matrix(before.boxes_N4, after.boxes_N4) >= least_iou
+    return bool(is_near_NN.any(axis=0).all() and is_near_NN.any(axis=1).all())
 
 
 def _may_go_on(last: int, previous: int, frame: int, cuts: Sequence[int], cfg: TrackConfig) -> bool:
@@ -182,14 +164,6 @@ def _has_no_rival(likely_MN: np.ndarray) -> np.ndarray:
     other_MN = np.where(likely_MN == best_M1, second_M1, best_M1)
     without_MN: np.ndarray = other_MN < MOST_DOUBT * likely_MN
     return without_MN
-
-
-def _best_pairs(score_MN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pair rows with columns, each at most once, so that the sum of scores is greatest: rows and columns, int (P,)."""
-    from scipy.optimize import linear_sum_assignment  # half of what a decoding child has to load
-
-    rows_P, columns_P = linear_sum_assignment(score_MN, maximize=True)
-    return rows_P, columns_P
 
 
 def _interpolate(every_F: np.ndarray, frames_K: np.ndarray, values_K: np.ndarray) -> np.ndarray:

@@ -3,8 +3,9 @@ import torch
 
 from pipeline.config import FacexlibFaces, TrackConfig
 from pipeline.faces.backend import build_detector
+from pipeline.faces.filters import judge_tracks
 from pipeline.faces.scan import scan_faces
-from pipeline.faces.track import link_tracks, smooth_path
+from pipeline.faces.track import smooth_path
 from pipeline.media.clock import StageClock
 from pipeline.media.decode import read_frames
 
@@ -26,6 +27,6 @@ def test_the_crop_of_a_real_face_shakes_a_third_as_much_as_a_box_a_frame(
     )
     cfg = TrackConfig()
     scan = scan_faces([(0, frames)], detector, cfg, hold_bytes=0, clock=StageClock())
-    (track,) = link_tracks(scan.key_frames, scan.cuts, cfg, fps=30)
+    (track,) = judge_tracks(scan, cfg, fps=30).kept
     boxes = np.concatenate([found.boxes_N4[:1] for found in detector.detect(frames)])
     assert _shake(track.crops_F4) <= _shake(smooth_path(boxes, sigma_frames=0, margin=cfg.margin)) / 3

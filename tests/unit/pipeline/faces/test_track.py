@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from pipeline.config import TrackConfig
 from pipeline.faces.boxes import NO_FACES, iou_matrix
-from pipeline.faces.track import link_tracks, smooth_path
-from pipeline.rows import Detections
+from pipeline.faces.track import KeyFrames, build_track, link_detections, smooth_path
+from pipeline.rows import Detections, FaceTrack
 
 CFG = TrackConfig()
 FPS = 25.0
@@ -23,6 +23,12 @@ def faces(*boxes: Sequence[float], score: float = 0.9) -> Detections:
 
 def square(x: float, y: float = 0, side: float = 100) -> tuple[float, float, float, float]:
     return (x, y, x + side, y + side)
+
+
+def link_tracks(key_frames: KeyFrames, cuts: Sequence[int], cfg: TrackConfig, fps: float) -> list[FaceTrack]:
+    """Every track of the chains, unfiltered."""
+    chains = link_detections(key_frames, cuts, cfg)
+    return [build_track(number, chain, key_frames, cfg, fps) for number, chain in enumerate(chains)]
 
 
 def spans(tracks):
