@@ -82,13 +82,20 @@ class Sandbox:
             SandboxTimeout, SandboxMemory, SandboxDied: the child is gone; the next call starts a new one.
             Exception: whatever the callable raised, with the child's traceback as a note.
         """
+        self.start()
+        self._calls += 1
+        self._send(argument)
+        return self._receive(deadline_s)
+
+    def start(self) -> None:
+        """Start the child, unless there is one that has not done its share of calls; it has then made its worker.
+
+        Raises as ``call``, of the factory.
+        """
         if self._calls >= self._recycle_after:
             self.close()
         if self._child is None:
             self._start()
-        self._calls += 1
-        self._send(argument)
-        return self._receive(deadline_s)
 
     def close(self) -> None:
         """End the child, if there is one."""

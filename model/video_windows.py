@@ -20,7 +20,7 @@ from pipeline.killable import Killable
 from pipeline.media.decode import VideoFrames
 from pipeline.media.probe import believed_seconds, probe
 from pipeline.rejects import RejectError
-from pipeline.requests import Measure, Ready
+from pipeline.requests import Measure
 from pipeline.rows import RejectReason
 
 
@@ -108,7 +108,7 @@ _NEVER = 1 << 62
 
 
 class WindowWorker:
-    """What runs in the child process: answers Ready, Measure, Look and Next."""
+    """What runs in the child process: answers Measure, Look and Next."""
 
     def __init__(self, settings: WindowSettings) -> None:
         self._settings = settings
@@ -116,13 +116,13 @@ class WindowWorker:
         self._path, self._given = "", 0
         self._windows: Iterator[WindowPixels] = iter(())
 
-    def __call__(self, request: Ready | Measure | Look | Next) -> float | WindowPlan | list[WindowPixels] | None:
+    def __call__(self, request: Measure | Look | Next) -> float | WindowPlan | list[WindowPixels]:
         """Do one request."""
         if isinstance(request, Measure):
             return believed_seconds(request.path, self._settings.limits.max_pixels)
         if isinstance(request, Look):
             return replace(self._open(request.path), chunks=None)
-        return self._next(request) if isinstance(request, Next) else None
+        return self._next(request)
 
     def _open(self, path: str) -> WindowPlan:
         self._windows = iter(())  # the last video's hold its decoded frames

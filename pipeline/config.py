@@ -160,7 +160,7 @@ class LimitConfig(BaseConfig):
     max_pixels: int = Field(default=8192 * 4320, ge=1)
     """Largest frame, in pixels."""
     attempts: int = Field(default=2, ge=1)
-    """Times a video may end its process before it becomes a reject."""
+    """Times a video may end its process, or meet an unforeseen error in a new one, before it becomes a reject."""
     chunk_frames: int = Field(default=32, ge=1)
     """Frames decoded at a time; bounds memory."""
 

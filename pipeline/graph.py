@@ -3,7 +3,8 @@
 Ray carries rows of a few hundred bytes; what is done and what is not is written in the dataset. An operator never
 raises: an error that must end the ingest travels to the driver as data, since an exception inside Ray Data would come
 back as a traceback, or not at all. Ray repeats nothing by itself: when a worker or a node is lost, the job is started
-again for the videos that are left, on the nodes that are left, as long as videos come out in between.
+again for the videos that are left, on the nodes that are left, as long as videos come out in between. Videos that a
+stage has put off (``pipeline.stages.Faults``) make a second, short job at the end.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -24,7 +26,7 @@ from infra.errors import ProjectError, TransientError
 from infra.storage import Storage
 from pipeline.config import IngestConfig
 from pipeline.resources import Node, Placement, place
-from pipeline.stages import FinishedVideo, ParseRegions, PlannedVideo, TrackFaces, WriteShard
+from pipeline.stages import FAULTS, WELL, FinishedVideo, ParseRegions, PlannedVideo, TrackFaces, WriteShard, ill
 
 logger = logging.getLogger(__name__)
 
@@ -48,16 +50,22 @@ def treat_videos(
 
     Raises:
         ConfigError: the cluster cannot hold what ``cfg.resources`` books.
-        ProjectError: the store refuses, a worker cannot start, or workers are lost again and again.
+        ProjectError: the store refuses, a worker cannot start, workers are lost again and again, or nothing but errors
+            of our own comes of the videos.
     """
     left = {(planned.unit, planned.video.digest): planned for planned in videos}
-    losses = 0
+    losses, is_well = 0, False
     while left:
         try:
             for finished in _run(list(left.values()), cfg, recipe, storage, clips_from):
-                if left.pop((finished.unit, finished.video), None):
-                    losses = 0
+                key = (finished.unit, finished.video)
+                if finished.put_off:
+                    left[key] = replace(left[key], last_try=True)
+                elif left.pop(key, None):
+                    losses, is_well = 0, is_well or finished.reject in WELL
                     yield finished
+            if len(left) >= FAULTS and not is_well:  # spread over workers, none of which had so many in a row
+                raise ill(f"{len(left)} videos, on all workers,", "the log has them")
         except ray.exceptions.RayError as error:
             losses += 1
             first = str(error).strip().splitlines()[0]

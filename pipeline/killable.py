@@ -9,7 +9,6 @@ from infra.errors import ProjectError
 from infra.sandbox import Sandbox, SandboxError, SandboxMemory, SandboxTimeout
 from pipeline.config import LimitConfig
 from pipeline.rejects import RejectError
-from pipeline.requests import Ready
 from pipeline.rows import RejectReason
 
 logger = logging.getLogger(__name__)
@@ -19,7 +18,7 @@ class Killable:
     """Asks a worker that can be killed.
 
     Args:
-        worker: ``package.module:Class``; its instances answer ``Ready`` with anything.
+        worker: ``package.module:Class``.
         kwargs: keyword arguments of the class.
         limits: deadlines, memory, attempts.
         recycle_after: calls after which the child is replaced.
@@ -27,7 +26,6 @@ class Killable:
 
     def __init__(self, worker: str, kwargs: dict[str, Any], limits: LimitConfig, *, recycle_after: int) -> None:
         self._limits = limits
-        self._started = False
         self._child = Sandbox(
             worker, kwargs, memory_limit_bytes=limits.memory_mb << 20, recycle_after=recycle_after
         )  # fmt: skip
@@ -35,46 +33,49 @@ class Killable:
     def call(self, request: Any, *, length_s: float) -> Any:
         """Return the worker's answer; ``length_s`` of the video sets the deadline.
 
+        A child that has raised what nobody foresaw is not asked again: a CUDA fault, for one, stays with its process.
+
         Raises:
             RejectError: ``crashed``, ``timeout`` or ``out_of_memory``: the request ended the child process, as often as
                 the limits allow.
-            ProjectError: the worker cannot start at all; no video is to blame.
-            Exception: what the worker raised.
+            ProjectError: what the worker raised; or it cannot start, and no video is to blame.
+            Exception: what the worker raised, each time in a new child, as often as the limits allow.
         """
-        self.start()
-        try:
-            return self._attempted(request, self._limits.deadline_base_s + self._limits.deadline_per_s * length_s)
-        except SandboxError as error:
-            reason = RejectReason.CRASHED
-            if isinstance(error, SandboxTimeout):
-                reason = RejectReason.TIMEOUT
-            elif isinstance(error, SandboxMemory):
-                reason = RejectReason.OUT_OF_MEMORY
-            raise RejectError(reason, f"{error}; attempts: {self._limits.attempts}") from error
+        deadline_s = self._limits.deadline_base_s + self._limits.deadline_per_s * length_s
+        for attempt in range(1, self._limits.attempts + 1):
+            self.start()
+            try:
+                return self._child.call(request, deadline_s=deadline_s)
+            except Exception as error:
+                if isinstance(error, ProjectError) and not isinstance(error, SandboxError):
+                    raise
+                self._child.close()
+                failed = error
+                logger.warning("attempt %d of %d: %s: %s", attempt, self._limits.attempts, type(error).__name__, error)
+        if isinstance(failed, SandboxError):
+            raise RejectError(_reason(failed), f"{failed}; attempts: {self._limits.attempts}") from failed
+        raise failed
 
     def start(self) -> None:
-        """Start the worker, unless it has been; ProjectError when it cannot."""
-        if self._started:
-            return
-        try:
-            self._attempted(Ready(), self._limits.deadline_base_s)
-        except SandboxError as error:
-            raise ProjectError(f"a worker process cannot start: {error}") from error
-        except ProjectError:
-            raise
-        except Exception as error:
-            raise ProjectError(f"a worker process cannot start: {type(error).__name__}: {error}") from error
-        self._started = True
+        """Start the worker, unless it is there; ProjectError when it cannot, as often as the limits allow."""
+        for attempt in range(1, self._limits.attempts + 1):
+            try:
+                return self._child.start()
+            except SandboxError as error:
+                failed = error
+                logger.warning("start %d of %d: %s", attempt, self._limits.attempts, error)
+            except ProjectError:
+                raise
+            except Exception as error:
+                raise ProjectError(f"a worker process cannot start: {type(error).__name__}: {error}") from error
+        raise ProjectError(f"a worker process cannot start: {failed}") from failed
 
     def close(self) -> None:
         """End the child; the next call starts another."""
         self._child.close()
 
-    def _attempted(self, request: Any, deadline_s: float) -> Any:
-        """Ask until the child answers, with a value or an exception, but only as often as the limits allow."""
-        for attempt in range(1, self._limits.attempts):
-            try:
-                return self._child.call(request, deadline_s=deadline_s)
-            except SandboxError as error:
-                logger.warning("attempt %d of %d: %s", attempt, self._limits.attempts, error)
-        return self._child.call(request, deadline_s=deadline_s)
+
+def _reason(error: SandboxError) -> RejectReason:
+    if isinstance(error, SandboxTimeout):
+        return RejectReason.TIMEOUT
+    return RejectReason.OUT_OF_MEMORY if isinstance(error, SandboxMemory) else RejectReason.CRASHED

@@ -9,11 +9,6 @@ from pipeline.rows import SourceVideo
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    """Asks for nothing but that the worker has started."""
-
-
-@dataclass(frozen=True, slots=True)
 class Measure:
     """Asks for the length of a video in seconds (float)."""
 

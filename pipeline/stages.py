@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,18 +36,29 @@ from pipeline.killable import Killable
 from pipeline.rejects import RejectError
 from pipeline.requests import Extract, Measure, Parse
 from pipeline.rows import RejectReason, SourceVideo, VideoOutcome
-from pipeline.sources.local import local_copy
+from pipeline.sources.local import STAGED, local_copy
 
 logger = logging.getLogger(__name__)
+
+FAULTS = 8
+"""Videos in a row that end the ingest when a worker meets errors of our own in each. They come in the order of their
+digests, so even a bug in every tenth video makes such a row once in a hundred million; an ill machine costs minutes."""
+WELL = (None, RejectReason.NO_FACE, RejectReason.NO_TRACK)
+"""Results that show a machine to be well."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedVideo:
-    """One video of a unit, and how many the unit has."""
+    """One video of a unit, and how many the unit has.
+
+    ``put_off`` by a stage that met an error of our own: it is not finished, and comes again as its ``last_try``.
+    """
 
     unit: str
     unit_videos: int
     video: SourceVideo
+    put_off: bool = False
+    last_try: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +66,7 @@ class FinishedVideo:
     """What became of it, as the driver shows it.
 
     ``reject`` is None when clips came out, and ``detail`` too, unless damage has cost frames. ``bytes`` of the source,
-    ``frames`` decoded, and ``seconds`` by stage.
+    ``frames`` decoded, and ``seconds`` by stage. ``put_off``: it is not finished after all, see PlannedVideo.
     """
 
     unit: str
@@ -67,24 +79,64 @@ class FinishedVideo:
     bytes: int = 0
     frames: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    put_off: bool = False
+
+
+class Faults:
+    """Tells the videos that we fail at from a machine on which every video fails.
+
+    An error of our own is a reject (``internal``) only once a later video has shown that the worker's machine is well;
+    until then, nothing is written of it, and it comes again at the end of the job.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._held: list[tuple[str, VideoOutcome]] = []
+
+    def put_off(self, planned: PlannedVideo, outcome: VideoOutcome) -> bool:
+        """Tell whether an outcome is not to be written now; those that were put off are, once one is good.
+
+        Raises:
+            ProjectError: as many as ``FAULTS`` in a row; none of them is written.
+        """
+        if outcome.reject in WELL:
+            for unit, held in self._held:
+                write_outcome(self._storage, unit, held)
+            self._held.clear()
+        if outcome.reject is not RejectReason.INTERNAL or planned.last_try:
+            return False
+        self._held.append((planned.unit, outcome))
+        if len(self._held) >= FAULTS:
+            self._held.clear()
+            raise ill(f"{FAULTS} videos in a row on {socket.gethostname()}", outcome.detail or "no detail")
+        return True
+
+
+def ill(videos: str, detail: str) -> ProjectError:
+    """Return the error that ends an ingest on a machine that treats no video."""
+    return ProjectError(
+        f"{videos} failed by errors of our own ({detail[:300]}); nothing of them is kept: mend the machine, or report "
+        "the error, and run the same command again"
+    )
 
 
 class TrackFaces:
     """Probe, decode, detect, link, smooth, crop and encode one video → ``work/<unit>/<video>.clips.tar``.
 
-    Rejects: every reason of the media and faces code, ``timeout``, ``out_of_memory``, ``crashed``, ``internal``.
-    A reject is finished here: its outcome is written, no clips are. Needs a CPU, and a GPU where the back-end has one.
+    Rejects: every reason of the media and faces code, ``timeout``, ``out_of_memory``, ``crashed``, ``internal``, and
+    ``unreachable`` where its staged bytes are gone. A reject is finished here: its outcome is written, no clips are.
+    Needs a CPU, and a GPU where the back-end has one.
 
     Raises:
         StorageError: the store or the local disk refuses.
-        ProjectError: the worker cannot start (weights that cannot be had, say).
+        ProjectError: the worker cannot start (weights that cannot be had, say), or fails at every video (``Faults``).
     """
 
     takes = PlannedVideo
     worker = "pipeline.workers:ClipWorker"
 
     def __init__(self, cfg: IngestConfig, recipe: str, storage: Storage) -> None:
-        self._storage = storage
+        self._storage, self._faults = storage, Faults(storage)
         self._scratch = scratch_folder()
         self._child = _killable(self.worker, {"cfg": cfg, "recipe": recipe}, cfg.limits)
 
@@ -97,6 +149,8 @@ class TrackFaces:
         path = self._scratch / f"{video.digest}.{CLIPS}"
         with _removed_afterwards(path):
             outcome = self._outcome(video, path)
+            if self._faults.put_off(planned, outcome):
+                return replace(planned, put_off=True)
             if outcome.reject is None:
                 self._storage.upload(path, clips_key)
             else:
@@ -104,14 +158,18 @@ class TrackFaces:
         return planned
 
     def _outcome(self, video: SourceVideo, tar: Path) -> VideoOutcome:
-        nothing = VideoOutcome.of(video)
-        with local_copy(video.path, self._storage, self._scratch) as local, _plain_path(local, self._scratch) as path:
-
-            def work() -> VideoOutcome:
+        def work() -> VideoOutcome:
+            if video.path.startswith(STAGED) and not self._storage.exists(video.path.removeprefix(STAGED)):
+                raise RejectError(RejectReason.UNREACHABLE, "its staged bytes are gone; the next ingest fetches them")
+            with (
+                local_copy(video.path, self._storage, self._scratch) as local,
+                _plain_path(local, self._scratch) as path,
+            ):
                 length_s = self._child.call(Measure(path), length_s=0)
-                return self._child.call(Extract(video, path, tar), length_s=length_s)
+                outcome: VideoOutcome = self._child.call(Extract(video, path, tar), length_s=length_s)
+                return outcome
 
-            return _own_failures_reject(work, nothing)
+        return _own_failures_reject(work, VideoOutcome.of(video))
 
 
 class ParseRegions:
@@ -125,14 +183,22 @@ class ParseRegions:
     worker = "pipeline.workers:RegionWorker"
 
     def __init__(self, cfg: IngestConfig, storage: Storage) -> None:
-        self._storage, self._clip_frames = storage, cfg.clip.max_frames
+        self._storage, self._faults, self._clip_frames = storage, Faults(storage), cfg.clip.max_frames
         self._scratch = scratch_folder()
         self._child = _killable(self.worker, {"cfg": cfg}, cfg.limits)
 
     def __call__(self, planned: PlannedVideo) -> FinishedVideo:
         """Treat one video, unless it is finished."""
         unit, digest = planned.unit, planned.video.digest
-        outcome = read_outcome(self._storage, unit, digest) or self._parse(unit, digest)
+        if planned.put_off:
+            return FinishedVideo(unit, planned.unit_videos, digest, planned.video.name, 0, put_off=True)
+        outcome = read_outcome(self._storage, unit, digest)
+        put_off = False
+        if outcome is None:
+            outcome = self._parse(unit, digest)
+            put_off = self._faults.put_off(planned, outcome)
+            if not put_off:
+                write_outcome(self._storage, unit, outcome)
         return FinishedVideo(
             unit,
             planned.unit_videos,
@@ -144,6 +210,7 @@ class ParseRegions:
             bytes=outcome.bytes,
             frames=outcome.decoded,
             seconds=outcome.seconds,
+            put_off=put_off,
         )
 
     def _parse(self, unit: str, digest: str) -> VideoOutcome:
@@ -157,7 +224,6 @@ class ParseRegions:
             outcome = _own_failures_reject(lambda: self._child.call(Parse(clips, regions), length_s=length_s), tracked)
             if outcome.reject is None:
                 self._storage.upload(regions, work_key(unit, digest, REGIONS))
-            write_outcome(self._storage, unit, outcome)
         return outcome
 
 
@@ -165,7 +231,7 @@ class WriteShard:
     """When a unit's last video is finished: merge, verify, publish → shard, manifest, table of videos, done marker.
 
     The finished videos are counted in the store and nowhere else. Two workers may both see the last one; both then
-    write the same bytes. Raises StorageError and CorruptShardError.
+    write the same unit. Raises as ``write_unit``.
     """
 
     takes = FinishedVideo

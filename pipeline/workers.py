@@ -17,23 +17,23 @@ from pipeline.media.probe import believed_seconds
 from pipeline.parse_regions import parse_clip
 from pipeline.places import frames_folder
 from pipeline.rejects import RejectError
-from pipeline.requests import Extract, Measure, Parse, Ready
+from pipeline.requests import Extract, Measure, Parse
 from pipeline.rows import RejectReason, SourceVideo, VideoOutcome
 from pipeline.sources.content import content_digest, cut_digest
 
 
 class ClipWorker:
-    """Answers Ready, Measure and Extract."""
+    """Answers Measure and Extract."""
 
     def __init__(self, cfg: IngestConfig, recipe: str) -> None:
         self._extractor, self._max_pixels = ClipExtractor(cfg, recipe), cfg.limits.max_pixels
         self._labelled_boxes = cfg.faces.labelled_boxes
 
-    def __call__(self, request: Ready | Measure | Extract) -> float | VideoOutcome | None:
+    def __call__(self, request: Measure | Extract) -> float | VideoOutcome:
         """Do one request."""
         if isinstance(request, Measure):
             return believed_seconds(request.path, self._max_pixels)
-        return self._extract(request) if isinstance(request, Extract) else None
+        return self._extract(request)
 
     def _extract(self, request: Extract) -> VideoOutcome:
         video = request.video
@@ -56,16 +56,13 @@ class ClipWorker:
 
 
 class RegionWorker:
-    """Answers Ready and Parse."""
+    """Answers Parse."""
 
     def __init__(self, cfg: IngestConfig) -> None:
         self._parser = build_parser(cfg.faces)
 
-    def __call__(self, request: Ready | Parse) -> VideoOutcome | None:
+    def __call__(self, request: Parse) -> VideoOutcome:
         """Do one request."""
-        return self._parse(request) if isinstance(request, Parse) else None
-
-    def _parse(self, request: Parse) -> VideoOutcome:
         start = time.perf_counter()
         with TarReader(request.clips) as clips, TarWriter(request.regions) as regions:
             for name in clips.names:

@@ -17,7 +17,6 @@ from pipeline.killable import Killable
 from pipeline.media.decode import VideoFrames
 from pipeline.media.probe import plain
 from pipeline.media.video_file import write_video
-from pipeline.requests import Ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +50,8 @@ def write_annotated(wanted: Annotation, limits: LimitConfig) -> None:
 class AnnotationWorker:
     """What runs in the child process."""
 
-    def __call__(self, request: Ready | Annotation) -> None:
+    def __call__(self, request: Annotation) -> None:
         """Do one request."""
-        if isinstance(request, Ready):
-            return
         with Progress(f"annotate {Path(request.video).name}", request.frames, unit="frame") as progress:
             drawn = annotate(
                 VideoFrames(request.video).iter_timed(), request.faces, request.outputs, request.kind,

@@ -10,6 +10,9 @@ import re
 
 import pyarrow as pa
 
+from pipeline.rejects import RejectError
+from pipeline.rows import RejectReason
+
 SCHEMA = 2
 """Number of the format of tables and plans; a reader refuses any other."""
 VERSION_SCHEMA = 3
@@ -27,6 +30,8 @@ SPLITS = ("train", "val", "test")
 META, VIDEO, MAPS, AUDIO = ".json", ".mp4", ".regions.npy.gz", ".flac"
 """Endings of one sample's members; the audio is there only where the recipe asks for it and the source has sound."""
 
+MOST_TRACK, MOST_FRAME = 9999, 9_999_999
+"""Largest numbers that a key holds: with more digits, keys would not sort by track and time."""
 KEY_PATTERN = re.compile(r"[0-9a-f]{16}-t\d{4}-f\d{7}-[0-9a-f]{8}")
 
 MANIFEST_COLUMNS = pa.schema(
@@ -136,13 +141,22 @@ def clip_key(video: str, track: int, start_frame: int, recipe: str) -> str:
 
     Args:
         video: sha256 (hex) of the source's bytes.
-        track: number of the track in its video, 0 … 9999.
-        start_frame: first frame, 0 … 9999999.
+        track: number of the track in its video, from 0.
+        start_frame: first frame, from 0.
         recipe: recipe digest (hex).
+
+    Raises:
+        RejectError: ``too_large``: the video has more tracks or frames than a key has digits for.
     """
+    if track > MOST_TRACK or start_frame > MOST_FRAME:
+        raise RejectError(
+            RejectReason.TOO_LARGE,
+            f"track {track} at frame {start_frame}: a clip's name has digits for {MOST_TRACK + 1} tracks and "
+            f"{MOST_FRAME + 1} frames of a video; cut it into shorter ones",
+        )
     key = f"{video[:16]}-t{track:04d}-f{start_frame:07d}-{recipe[:8]}"
     if not KEY_PATTERN.fullmatch(key):
-        raise ValueError(f"{key!r} is no clip key: track or frame number out of range, or a digest is not hexadecimal")
+        raise ValueError(f"{key!r} is no clip key: a number is negative, or a digest is not hexadecimal")
     return key
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from infra.errors import CorruptShardError
 from infra.fetch import file_digest
@@ -90,11 +90,13 @@ def _merge_shards(
     reader: DatasetReader, entries: Sequence[ShardEntry], kept: Collection[str], path: Path, cleaning: ExitStack
 ) -> list[dict[str, Any]]:
     """Write the clips of the kept videos, sorted by key, and return their manifest rows. No clips: no file."""
-    sources: list[tuple[dict[str, Any], BinaryIO]] = []
+    sources: list[tuple[dict[str, Any], Path]] = []
     for entry in entries:
         rows = [row for row in reader.manifest(entry.unit).to_pylist() if row["video"] in kept]
         if rows:
-            shard = cleaning.enter_context(_fetched(reader, entry, path.parent))
+            shard = path.parent / f"from-{entry.unit}.tar"
+            cleaning.callback(shard.unlink, missing_ok=True)
+            _fetch(reader, entry, shard)
             sources += [(row, shard) for row in rows]
     if not sources:
         return []
@@ -108,26 +110,21 @@ def _merge_shards(
     return merged
 
 
-@contextlib.contextmanager
-def _fetched(reader: DatasetReader, entry: ShardEntry, scratch: Path) -> Iterator[BinaryIO]:
-    """A local copy of a shard, checked against the version's digest."""
-    key, path = shard_key(entry.unit), scratch / f"from-{entry.unit}.tar"
-    try:
-        reader.storage.download(key, path)
-        if (found := file_digest(path)) != entry.tar_sha256:
-            raise CorruptShardError(
-                f"{reader.storage.uri}/{key} has sha256 {found[:12]}…, and version {reader.version.version} lists "
-                f"{str(entry.tar_sha256)[:12]}…; restore it from a copy, or take its videos out and ingest them again"
-            )
-        with path.open("rb") as file:
-            yield file
-    finally:
-        path.unlink(missing_ok=True)
+def _fetch(reader: DatasetReader, entry: ShardEntry, path: Path) -> None:
+    """Make a local copy of a shard, checked against the version's digest."""
+    key = shard_key(entry.unit)
+    reader.storage.download(key, path)
+    if (found := file_digest(path)) != entry.tar_sha256:
+        raise CorruptShardError(
+            f"{reader.storage.uri}/{key} has sha256 {found[:12]}…, and version {reader.version.version} lists "
+            f"{str(entry.tar_sha256)[:12]}…; restore it from a copy, or take its videos out and ingest them again"
+        )
 
 
-def _sample(row: dict[str, Any], shard: BinaryIO) -> dict[str, bytes]:
-    shard.seek(row["offset"])
-    sample = unpack(shard.read(row["size"]))
+def _sample(row: dict[str, Any], shard: Path) -> dict[str, bytes]:
+    with shard.open("rb") as file:  # opened for each clip: a unit may be made of a thousand shards
+        file.seek(row["offset"])
+        sample = unpack(file.read(row["size"]))
     if list(sample) != [row["key"] + ending for ending in members(row["audio"])]:
         raise CorruptShardError(f"clip {row['key']}: the bytes at its place belong to {', '.join(sample)}")
     return sample

@@ -115,8 +115,11 @@ def sweep(
 
 
 def _unit_of(key: str) -> str:
-    """The unit that an object belongs to; a staged object stands for itself, a table of units for its digest."""
+    """The unit that an object belongs to; a table of units stands for itself.
+
+    All staged objects stand together: a staging may take days, and has no plan before its end that would need them.
+    """
     path = PurePosixPath(key)
     if path.parts[0] == "work":
         return path.parts[1]
-    return key if path.parts[0] == "staged" else path.name.partition(".")[0]
+    return "staged/" if path.parts[0] == "staged" else path.name.partition(".")[0]

@@ -1,6 +1,8 @@
-"""Merge the finished videos of a unit into its shard, and publish: tar, manifest, table of videos, done marker.
+"""Merge the finished videos of a unit into its shard, and publish: manifest, table of videos, tar, done marker.
 
-Everything here is a function of the finished videos: writing a unit twice gives the same bytes.
+Everything here is a function of the finished videos: writing a unit twice gives the same bytes. Two ingests that carry
+out one plan finish the videos in other seconds, though. So the tables are put if absent, and who comes second lists
+those of the first.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from infra.errors import CorruptShardError, StorageError
+from infra.errors import CorruptShardError, DatasetError, StorageError
 from infra.fetch import file_digest
 from infra.storage import Storage
 from pipeline.dataset.format import (
@@ -38,9 +40,13 @@ from pipeline.dataset.format import (
 from pipeline.dataset.sample import meta_from_bytes, regions_from_bytes
 from pipeline.dataset.tar import TarReader, TarWriter
 from pipeline.dataset.units import ShardEntry
+from pipeline.dataset.versions import latest_version
 from pipeline.dataset.work import CLIPS, OUTCOME, REGIONS, outcome_from_bytes
 from pipeline.rows import ClipMeta, RejectReason, VideoInfo, VideoOutcome
-from pipeline.tables import table_bytes
+from pipeline.tables import read_table, table_bytes
+
+_OF_THE_RUN = ("seconds", "detail")
+"""Columns of a table of videos that two runs over the same videos fill otherwise."""
 
 
 def write_unit(storage: Storage, unit: str, videos: Sequence[str], scratch: Path) -> ShardEntry:
@@ -55,6 +61,7 @@ def write_unit(storage: Storage, unit: str, videos: Sequence[str], scratch: Path
     Raises:
         CorruptShardError: a finished video's result, or the tar just written, is not what it should be.
         StorageError: the disk or the store refuses; nothing of the unit is listed anywhere.
+        DatasetError: another ingest has published this unit with other results; what it published stays as it is.
     """
     outcomes = [outcome_from_bytes(storage.read(work_key(unit, video, OUTCOME))) for video in sorted(videos)]
     path = scratch / f"{unit}.tar"
@@ -67,7 +74,7 @@ def write_unit(storage: Storage, unit: str, videos: Sequence[str], scratch: Path
 def publish_unit(
     storage: Storage, unit: str, path: Path, rows: list[dict[str, Any]], videos: list[dict[str, Any]]
 ) -> ShardEntry:
-    """Check and publish a finished tar, then its manifest, then its table of videos, then the done marker.
+    """Check a finished tar; publish its manifest, its table of videos, the tar itself, then the done marker.
 
     Args:
         storage: the dataset.
@@ -77,18 +84,17 @@ def publish_unit(
         videos: what became of the unit's videos, sorted by digest, columns as in ``VIDEO_COLUMNS``.
 
     Raises:
-        CorruptShardError, StorageError: as ``write_unit``.
+        CorruptShardError, StorageError, DatasetError: as ``write_unit``.
     """
     _check_tar(path, rows)
     tar_digest, tar_bytes = (file_digest(path), path.stat().st_size) if rows else (None, 0)
-    manifest = _parquet(rows, MANIFEST_COLUMNS, {"tar_sha256": tar_digest or ""})
-    table = _parquet(videos, VIDEO_COLUMNS, {})
+    of_tar = {"tar_sha256": tar_digest or ""}
+    manifest = _put(storage, unit, manifest_key(unit), _parquet(rows, MANIFEST_COLUMNS, of_tar))
+    table = _put(storage, unit, videos_key(unit), _parquet(videos, VIDEO_COLUMNS, {}))
     if rows:
         storage.upload(path, shard_key(unit))
         if (stored := storage.size(shard_key(unit))) != tar_bytes:
             raise StorageError(f"{storage.uri}/{shard_key(unit)} holds {stored} of {tar_bytes} bytes after writing")
-    storage.write(manifest_key(unit), manifest)
-    storage.write(videos_key(unit), table)
     entry = ShardEntry(
         unit=unit,
         tar_sha256=tar_digest,
@@ -107,6 +113,36 @@ def publish_unit(
 def read_done(storage: Storage, unit: str) -> ShardEntry | None:
     """Return the entry of a finished unit, None while it has no done marker."""
     return ShardEntry.model_validate_json(storage.read(done_key(unit))) if storage.exists(done_key(unit)) else None
+
+
+def _put(storage: Storage, unit: str, key: str, table: bytes) -> bytes:
+    """Store a table and return the bytes to list: those of another writer of the unit, where they say the same."""
+    if storage.put_if_absent(key, table):
+        return table
+    stored = storage.read(key)
+    if _say_the_same(stored, table):
+        return stored
+    latest = latest_version(storage)
+    if latest is not None and latest.units.find(unit) is not None:
+        raise DatasetError(
+            f"another ingest has published unit {unit} in {storage.uri} with other results; run again to go on from it"
+        )
+    storage.write(key, table)  # nobody lists what was there: a writer that died has left it
+    return table
+
+
+def _say_the_same(one: bytes, other: bytes) -> bool:
+    """Tell whether two tables have the same rows for the same tar, whatever wrote them and however long it took."""
+    if one == other:
+        return True
+    try:
+        first, second = (
+            table.drop_columns([name for name in _OF_THE_RUN if name in table.schema.names])
+            for table in map(read_table, (one, other))
+        )
+    except (pa.ArrowException, OSError):
+        return False
+    return bool(first.equals(second, check_metadata=True))
 
 
 def _write_tar(storage: Storage, unit: str, videos: Sequence[str], path: Path) -> list[dict[str, Any]]:

@@ -103,6 +103,17 @@ def test_the_child_is_replaced_after_its_share_of_calls(sandbox: Sandbox) -> Non
     assert len(pids) == 2
 
 
+def test_a_started_child_is_the_one_that_answers_until_it_has_done_its_share(sandbox: Sandbox) -> None:
+    """Catches a child started for nothing, and a start that finds one that is about to be replaced."""
+    sandbox.start()
+    first = sandbox.pid
+    sandbox.start()
+    assert [sandbox.call("pid", deadline_s=30) for _ in range(3)] == [first] * 3
+    sandbox.start()
+    assert sandbox.pid not in (first, None)
+    assert sandbox.call("pid", deadline_s=30) == sandbox.pid
+
+
 def test_killing_the_parent_leaves_no_orphan(tmp_path: Path) -> None:
     """A child that outlived its driver would hold the video, the memory and the GPU."""
     code = (

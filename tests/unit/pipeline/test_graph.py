@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import ray
@@ -13,7 +13,7 @@ from infra.storage import open_storage
 from pipeline import graph
 from pipeline.config import IngestConfig
 from pipeline.rows import SourceVideo
-from pipeline.stages import FinishedVideo, PlannedVideo
+from pipeline.stages import FAULTS, FinishedVideo, PlannedVideo
 
 PLANNED = [PlannedVideo("u", 9, SourceVideo(f"{number:064x}", f"/v/{number}.mp4", "", 1)) for number in range(9)]
 
@@ -89,6 +89,39 @@ def test_losses_without_progress_come_to_an_end(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(ProjectError, match=r"lost its workers 4 times .* run the same command again"):
         list(graph.treat_videos(PLANNED, IngestConfig(), "r", open_storage(str(tmp_path))))
     assert runs == [9] * 4
+
+
+def _failing(fails: Callable[[PlannedVideo], bool], runs: list[int]) -> object:
+    """A job whose stages put off what ``fails``, until its last try."""
+
+    def run(videos: Sequence[PlannedVideo], *_: object) -> Iterator[FinishedVideo]:
+        runs.append(len(videos))
+        for planned in videos:
+            bad = fails(planned)
+            put_off = bad and not planned.last_try
+            reject = "internal" if bad else "no_face"
+            yield FinishedVideo("u", 9, planned.video.digest, "", 0, reject, put_off=put_off)
+
+    return run
+
+
+def test_what_was_put_off_is_tried_once_more_and_comes_out_once(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    """Catches a video put off that is counted as finished, lost, or put off for ever."""
+    runs: list[int] = []
+    fail = [planned.video.digest for planned in PLANNED[:FAULTS]]
+    monkeypatch.setattr(graph, "_run", _failing(lambda planned: planned.video.digest in fail, runs))
+    out = list(graph.treat_videos(PLANNED, IngestConfig(), "r", open_storage(str(tmp_path))))
+    assert [video.reject for video in out] == ["no_face"] + ["internal"] * FAULTS
+    assert runs == [9, FAULTS]
+
+
+def test_a_night_of_nothing_but_errors_of_our_own_ends(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    """Catches an ill machine with so many workers, or so few videos, that none has enough failures in a row."""
+    monkeypatch.setattr(graph, "_run", _failing(lambda planned: True, []))
+    storage, few = open_storage(str(tmp_path)), PLANNED[: FAULTS - 1]
+    with pytest.raises(ProjectError, match="9 videos, on all workers, failed by errors of our own"):
+        list(graph.treat_videos(PLANNED, IngestConfig(), "r", storage))
+    assert len(list(graph.treat_videos(few, IngestConfig(), "r", storage))) == len(few)
 
 
 def test_only_rays_own_terminal_handlers_are_silenced() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ from infra.errors import ProjectError, StorageError, WeightsError
 from infra.storage import open_storage
 from pipeline.config import IngestConfig, LimitConfig
 from pipeline.dataset.format import manifest_key, shard_key, work_key
-from pipeline.dataset.work import CLIPS, OUTCOME, REGIONS, read_outcome
+from pipeline.dataset.work import CLIPS, OUTCOME, REGIONS, finished_videos, read_outcome
 from pipeline.dataset.writer import read_done
+from pipeline.known import Known
 from pipeline.places import locator
 from pipeline.rows import RejectReason, SourceVideo
-from pipeline.stages import FinishedVideo, ParseRegions, PlannedVideo, TrackFaces, WriteShard
+from pipeline.stages import FAULTS, FinishedVideo, ParseRegions, PlannedVideo, TrackFaces, WriteShard
 
 STAND_IN = """
 import os, time
@@ -39,10 +41,18 @@ def behave(what, log):
         time.sleep(600)
     if what == "raise":
         raise KeyError("our own mistake")
+    if what == "poison":
+        Clips.is_poisoned = True
+    if what == "poison once" and not Path("poisoned").exists():
+        Path("poisoned").touch()
+        Clips.is_poisoned = True
+    if Clips.is_poisoned:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
     if what == "disk":
         raise StorageError("cannot write scratch: No space left on device")
 
 class Clips:
+    is_poisoned = False
     def __init__(self, cfg, recipe):
         if recipe == "no weights":
             raise WeightsError("weights cannot be had; put them there")
@@ -51,6 +61,10 @@ class Clips:
             os.abort()
         if recipe == "dies":
             os.abort()
+        if recipe == "starts once":
+            if Path("started").exists():
+                raise RuntimeError("No CUDA GPUs are available")
+            Path("started").touch()
         if recipe == "broken":
             raise ImportError("libfoo.so is missing")
     def __call__(self, request):
@@ -103,7 +117,8 @@ def _planned(folder: Path, behaviour: str, name: str = "a.mp4", unit_videos: int
         ("crash", RejectReason.CRASHED, 2),
         ("hang", RejectReason.TIMEOUT, 2),
         ("swell", RejectReason.OUT_OF_MEMORY, 2),
-        ("raise", RejectReason.INTERNAL, 1),
+        ("raise", RejectReason.INTERNAL, 2),
+        ("poison", RejectReason.INTERNAL, 2),
     ],
 )
 def test_a_video_that_ruins_its_worker_becomes_a_reject_and_the_next_one_is_treated(
@@ -113,13 +128,13 @@ def test_a_video_that_ruins_its_worker_becomes_a_reject_and_the_next_one_is_trea
     storage = open_storage(str(stand_in / "dataset"))
     stage = TrackFaces(CFG, "recipe", storage)
     bad, good = _planned(stand_in, behaviour, "bad.mp4"), _planned(stand_in, "work", "good.mp4")
-    assert stage(bad) == bad
+    stage(bad)
+    stage(good)
     outcome = read_outcome(storage, "unit", bad.video.digest)
     assert outcome is not None
     assert (outcome.reject, outcome.clips) == (reason, 0)
     assert outcome.detail
     assert (stand_in / "bad.mp4.log").read_text().split() == [behaviour] * attempts
-    stage(good)
     assert storage.exists(work_key("unit", good.video.digest, CLIPS))
     assert [path.name for path in stage._scratch.iterdir()] == ["lock"]
 
@@ -130,9 +145,85 @@ def test_what_is_done_is_not_done_again(stand_in: Path) -> None:
     for _ in range(2):
         stage = TrackFaces(CFG, "recipe", storage)
         for behaviour in ("work", "raise"):
-            stage(_planned(stand_in, behaviour, f"{behaviour}.mp4"))
+            stage(replace(_planned(stand_in, behaviour, f"{behaviour}.mp4"), last_try=True))
     assert (stand_in / "work.mp4.log").read_text().split() == ["work"]
-    assert (stand_in / "raise.mp4.log").read_text().split() == ["raise"]
+    assert (stand_in / "raise.mp4.log").read_text().split() == ["raise"] * 2
+
+
+def test_a_fault_that_stays_with_a_process_costs_no_video(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a child that is asked again after a CUDA fault: thirty good videos were rejects, known for ever."""
+    monkeypatch.chdir(stand_in)
+    storage = open_storage(str(stand_in / "dataset"))
+    stage = TrackFaces(CFG, "recipe", storage)
+    for number, behaviour in enumerate(["work", "poison once", "work"]):
+        planned = _planned(stand_in, behaviour, f"{number}.mp4")
+        stage(planned)
+        assert storage.exists(work_key("unit", planned.video.digest, CLIPS)), behaviour
+
+
+def test_a_worker_that_cannot_start_again_ends_the_ingest_too(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a GPU that is lost in mid-night, at whose next child every video becomes a reject."""
+    monkeypatch.chdir(stand_in)
+    storage = open_storage(str(stand_in / "dataset"))
+    planned = _planned(stand_in, "crash")
+    with pytest.raises(ProjectError, match="cannot start: RuntimeError: No CUDA GPUs"):
+        TrackFaces(CFG, "starts once", storage)(planned)
+    assert read_outcome(storage, "unit", planned.video.digest) is None
+
+
+def test_errors_of_our_own_are_rejects_once_a_later_video_shows_that_the_machine_is_well(stand_in: Path) -> None:
+    """Catches a reject that is written on an ill machine, and one that is written never."""
+    storage = open_storage(str(stand_in / "dataset"))
+    stage = TrackFaces(CFG, "recipe", storage)
+    bad = [_planned(stand_in, "raise", f"{number}.mp4") for number in range(3)]
+    assert [stage(planned) for planned in bad] == [replace(planned, put_off=True) for planned in bad]
+    stage(_planned(stand_in, "crash", "crash.mp4"))  # tells nothing of the machine
+    assert [read_outcome(storage, "unit", planned.video.digest) for planned in bad] == [None] * 3
+    stage(_planned(stand_in, "work", "good.mp4"))
+    outcomes = [read_outcome(storage, "unit", planned.video.digest) for planned in bad]
+    assert [outcome and outcome.reject for outcome in outcomes] == [RejectReason.INTERNAL] * 3
+    later = replace(_planned(stand_in, "raise", "later.mp4"), last_try=True)
+    assert stage(later) == later
+    assert read_outcome(storage, "unit", later.video.digest).reject is RejectReason.INTERNAL
+
+
+def test_errors_of_our_own_in_video_after_video_end_the_ingest_and_nothing_of_them_is_kept(stand_in: Path) -> None:
+    """Catches an ill machine that turns a night's good videos into rejects, with exit code 0."""
+    storage = open_storage(str(stand_in / "dataset"))
+    stage = TrackFaces(CFG, "recipe", storage)
+    bad = [_planned(stand_in, "raise", f"{number}.mp4") for number in range(FAULTS)]
+    for planned in bad[:-1]:
+        stage(planned)
+    with pytest.raises(ProjectError, match=rf"{FAULTS} videos in a row on .*our own mistake.*run the same command"):
+        stage(bad[-1])
+    stage(_planned(stand_in, "work", "good.mp4"))  # a row that was on its way
+    assert finished_videos(storage, "unit") == []
+
+
+def test_a_parser_that_fails_puts_a_video_off_and_so_does_the_stage_before(stand_in: Path) -> None:
+    """Catches an ill GPU of the parser, which throws finished clips away; clips asked of a video that was put off."""
+    storage = open_storage(str(stand_in / "dataset"))
+    track, parse = TrackFaces(CFG, "recipe", storage), ParseRegions(CFG, storage)
+    no_regions = parse(track(_planned(stand_in, "work", "b.mp4+raise")))
+    no_clips = parse(track(_planned(stand_in, "raise", "a.mp4")))
+    assert (no_clips.put_off, no_regions.put_off) == (True, True)
+    assert finished_videos(storage, "unit") == []
+    last = replace(_planned(stand_in, "work", "b.mp4+raise"), last_try=True)
+    finished = parse(track(last))
+    assert (finished.put_off, finished.reject) == (False, "internal")
+    assert (stand_in / "b.mp4.log").read_text().split() == ["work"]
+
+
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_staged_bytes_that_are_gone_are_fetched_again_by_the_next_ingest(stand_in, request, place) -> None:
+    """Catches a missing object that ends the ingest, and the next one, and each after that: the plan is kept."""
+    uri = f"s3://{request.getfixturevalue('bucket')}/dataset" if place == "s3" else str(stand_in / "dataset")
+    storage = open_storage(uri)
+    planned = PlannedVideo("unit", 1, SourceVideo("ab" * 32, f"staged:staged/{'ab' * 32}", "a.mp4", 4))
+    TrackFaces(CFG, "recipe", storage)(planned)
+    outcome = read_outcome(storage, "unit", planned.video.digest)
+    assert (outcome.reject, outcome.clips) == (RejectReason.UNREACHABLE, 0)
+    assert not Known({outcome.video: outcome.reject}).is_settled(outcome.video)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,22 @@ def test_after_merging_the_latest_outcome_of_a_video_still_counts(builder) -> No
     ]  # fmt: skip
     assert reader.version.counts.videos == 3
     assert verify_dataset(reader) == []
+
+
+def test_more_shards_than_a_process_may_open_are_merged_into_one(builder) -> None:
+    """Catches every shard of a group held open: nights of a few clips each could never be compacted."""
+    count = 150
+    names = [f"v{number}" for number in range(count)]
+    builder.publish(*(builder.unit(f"unit-{name}", {name: [builder.clip(name, frames=4)]}) for name in names))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+    try:
+        done = compact_dataset(builder.storage, builder.scratch, shard_bytes=250 * MB)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (done.before, done.after) == (count, 1)
+    assert verify_dataset(open_dataset(builder.storage.uri)) == []
+    assert not [path for path in builder.scratch.iterdir() if path.name.startswith("from-")]
 
 
 def test_a_damaged_shard_stops_it_and_no_version_is_made(small, builder) -> None:

@@ -96,6 +96,16 @@ def test_the_units_of_a_publish_that_died_go_after_the_same_time_and_those_in_us
     assert open_dataset(three.uri).version == newest
 
 
+def test_staged_bytes_stay_together_while_one_of_them_is_young(three: Storage) -> None:
+    """Catches a staging of more than a day that loses its first videos: it has no plan before its end."""
+    three.write("staged/first", b"bytes")
+    age(three)
+    three.write("staged/last", b"bytes")
+    assert not [key for key in vacuum_dataset(three).keys if key.startswith("staged/")]
+    age(three)
+    assert {"staged/first", "staged/last"} <= set(vacuum_dataset(three).keys)
+
+
 def test_what_a_plan_in_progress_needs_stays_however_old(three: Storage) -> None:
     """Bug caught: a week-long ingest, or one that died long ago, that loses its finished videos."""
     video = SourceVideo("f" * 64, "staged:staged/ff", "f.mp4", 1)

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
 
-from infra.errors import CorruptShardError, StorageError
+from infra.errors import CorruptShardError, DatasetError, StorageError
 from infra.storage import LocalStorage, open_storage
 from pipeline.dataset.format import (
     MANIFEST_COLUMNS,
@@ -20,6 +22,9 @@ from pipeline.dataset.format import (
     videos_key,
     work_key,
 )
+from pipeline.dataset.reader import open_dataset
+from pipeline.dataset.verify import verify_dataset
+from pipeline.dataset.work import read_outcome, write_outcome
 from pipeline.dataset.writer import read_done, write_unit
 from pipeline.rows import RejectReason
 
@@ -50,6 +55,61 @@ def test_writing_a_unit_twice_in_any_order_gives_the_same_bytes(builder, tmp_pat
     assert second == first == read_done(builder.storage, "u")
     assert stored == {key: builder.storage.read(key) for key in stored}
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def _of_another_build(data: bytes) -> bytes:
+    """The same table as other code writes it."""
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pq.read_table(pa.BufferReader(data)), buffer, compression="none")
+    return buffer.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_the_slower_of_two_ingests_leaves_what_the_faster_has_published(builder, request, place, tmp_path) -> None:
+    """Catches a table overwritten with other wall seconds, or by other code: its version could not be read again."""
+    builder.storage = open_storage(request.getfixturevalue("s3_uri") if place == "s3" else str(tmp_path / "d"))
+    storage = builder.storage
+    digest = builder.finish("u", "a", [builder.clip("a")])
+    reject = builder.finish("u", "b", [], RejectReason.INTERNAL)
+    storage.write(manifest_key("u"), b"")  # what a writer left that died
+    first = write_unit(storage, "u", [digest, reject], builder.scratch)
+    builder.publish(first)
+    for video, detail in ((digest, None), (reject, "OSError: /tmp/other")):
+        outcome = read_outcome(storage, "u", video)
+        write_outcome(storage, "u", replace(outcome, seconds={"decode": 0.7}, detail=detail))
+    assert write_unit(storage, "u", [digest, reject], builder.scratch) == first == read_done(storage, "u")
+    assert verify_dataset(open_dataset(storage.uri)) == []
+
+
+def test_a_table_that_other_code_has_written_is_the_one_that_counts(builder) -> None:
+    """Catches tables compared as bytes: after an update of the libraries, the slower ingest would overwrite them."""
+    digest = builder.finish("u", "a", [builder.clip("a")])
+    write_unit(builder.storage, "u", [digest], builder.scratch)
+    others = {key: _of_another_build(builder.storage.read(key)) for key in (manifest_key("u"), videos_key("u"))}
+    for key, data in others.items():
+        assert data != builder.storage.read(key)
+        builder.storage.write(key, data)
+    builder.publish(write_unit(builder.storage, "u", [digest], builder.scratch))
+    assert verify_dataset(open_dataset(builder.storage.uri)) == []
+    assert others == {key: builder.storage.read(key) for key in others}
+
+
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_other_results_replace_what_nobody_lists_and_never_what_a_version_lists(builder, is_listed) -> None:
+    """Catches a published shard overwritten with other crops; a dead writer's table that vouches for a new shard."""
+    digest = builder.finish("u", "a", [builder.clip("a")])
+    first = write_unit(builder.storage, "u", [digest], builder.scratch)
+    if is_listed:
+        builder.publish(first)
+    builder.finish("u", "a", [builder.clip("a"), builder.clip("a", start=64)])
+    if is_listed:
+        with pytest.raises(DatasetError, match=r"another ingest has published unit u .* run again"):
+            write_unit(builder.storage, "u", [digest], builder.scratch)
+    else:
+        builder.publish(write_unit(builder.storage, "u", [digest], builder.scratch))
+    reader = open_dataset(builder.storage.uri)
+    assert verify_dataset(reader) == []
+    assert reader.version.counts.clips == (1 if is_listed else 2)
 
 
 def test_the_tables_have_the_columns_of_the_contract_and_say_what_happened(builder) -> None:
@@ -124,7 +184,7 @@ def test_a_store_that_keeps_fewer_bytes_leaves_no_done_marker(builder) -> None:
 
 def test_a_finished_video_keeps_its_outcome(builder) -> None:
     """Bug caught: an enum or nested type lost on the way through JSON."""
-    from pipeline.dataset.work import finished_videos, read_outcome
+    from pipeline.dataset.work import finished_videos
 
     digest = builder.finish("u", "a", [], RejectReason.TIMEOUT)
     outcome = read_outcome(builder.storage, "u", digest)
