@@ -21,7 +21,7 @@ from pipeline.sources.seen import SEEN_PREFIX, cached_bytes, read_cached
 LEDGER_KEY = f"{SEEN_PREFIX}ledger.parquet"
 _MOST_UNCACHED = 16
 _COLUMNS = pa.schema([pa.field("ledger", pa.string()), pa.field("video", pa.string()), pa.field("reject", pa.string())])
-_ASKED_AGAIN = frozenset({RejectReason.UNREADABLE, RejectReason.UNREACHABLE})
+PASSING = frozenset({RejectReason.UNREADABLE, RejectReason.UNREACHABLE})
 """Reasons that are the night's and not the video's."""
 
 
@@ -36,7 +36,7 @@ class Known:
         if digest not in self.rejects:
             return False
         reason = self.rejects[digest]
-        return reason is None or not (reason in _ASKED_AGAIN or reason in retry)
+        return reason is None or not (reason in PASSING or reason in retry)
 
 
 def read_known(storage: Storage, version: DatasetVersion | None, *, refresh: bool) -> Known:

@@ -26,7 +26,7 @@ from infra.s3 import fetch_object, s3_client
 from infra.storage import Storage
 from infra.urls import shown_text
 from pipeline.config import FetchConfig
-from pipeline.known import Known
+from pipeline.known import PASSING, Known
 from pipeline.rows import ListedVideo, RejectReason, SourceVideo
 from pipeline.sources.addresses import YOUTUBE, is_local, is_web, place_identity, shown_place
 from pipeline.sources.content import content_digest, cut_digest
@@ -120,6 +120,8 @@ class Stager:
                 sight, staged = result
                 if sight is not None:
                     self._seen.add(videos[0], sight)
+                elif staged.videos and staged.videos[0].reject not in PASSING:
+                    self._seen.add_failure(videos[0], staged.videos[0].digest)
                 if number % _REMEMBER_EVERY == 0:
                     self._seen.flush()
                 yield staged

@@ -38,7 +38,10 @@ def triage(
     removed: Collection[str] = (),
     retry: Collection[RejectReason] = (),
 ) -> Triage:
-    """Tell the videos that need work from those that need none, without reading one."""
+    """Tell the videos that need work from those that need none, without reading one.
+
+    Bytes that could not be had are due again when what the source says of them (size, ETag, fingerprint) has changed.
+    """
     due: list[ListedVideo] = []
     settled: list[str] = []
     gone = again = 0
@@ -47,7 +50,7 @@ def triage(
         digest = cut_digest(sight.content, video.cut, video.boxes) if sight else standin_digest(video.place)
         if digest in removed or (sight and sight.content in removed):
             gone += 1
-        elif known.is_settled(digest, retry):
+        elif known.is_settled(digest, retry) and (sight or seen.could_not_be_had(video)):
             settled.append(digest)
         else:
             due.append(video)
