@@ -33,7 +33,7 @@ from pipeline.sources.content import content_digest, cut_digest
 from pipeline.sources.local import STAGED, STAGED_PREFIX
 from pipeline.sources.s3 import etag_of
 from pipeline.sources.seen import Seen, Sight
-from pipeline.sources.triage import standin_digest
+from pipeline.sources.standin import origin_digest, standin_digest
 from pipeline.sources.youtube import fetch_youtube
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,8 @@ class Stager:
         cfg: bounds of fetching.
         seen: what was read before; what is read now is added.
         known: what the newest version has; copies of its videos are not stored again.
-        removed: digests that must not return; their bytes are deleted at once, and not remembered.
+        removed: digests that must not return; their bytes are deleted at once, and not remembered. Bytes that cannot be
+            had, at a place that held some of them, are left out as well.
         retry: reasons whose rejects are staged again.
     """
 
@@ -132,6 +133,10 @@ class Stager:
         try:
             sight, path = self._local(videos[0]) if is_local(place) else self._remote(videos)
         except _NoBytes as error:
+            if standin_digest(place) in self._removed or any(
+                origin_digest(shown_place(place), video.name) in self._removed for video in videos
+            ):
+                return None, Staged((), len(videos))
             detail = str(error)[:500]
             logger.warning("%s: %s (%s)", shown_place(place), error.reason, detail)
             failed = replace(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from pipeline.known import Known
 from pipeline.rows import ListedVideo, RejectReason
-from pipeline.sources.addresses import place_identity
 from pipeline.sources.content import cut_digest
 from pipeline.sources.seen import Seen
+from pipeline.sources.standin import standin_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,3 @@ def triage(
             due.append(video)
             again += digest in known.rejects
     return Triage(tuple(due), tuple(settled), gone, again)
-
-
-def standin_digest(place: str) -> str:
-    """Return what stands in for the digest of bytes that could not be had: a function of where they should be."""
-    return hashlib.sha256(b"no bytes:" + place_identity(place).encode("utf-8", "surrogatepass")).hexdigest()

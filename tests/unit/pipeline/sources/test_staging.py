@@ -25,7 +25,8 @@ from pipeline.sources.listing import open_source
 from pipeline.sources.local import local_copy
 from pipeline.sources.seen import Seen, Sight, forget
 from pipeline.sources.staging import Stager
-from pipeline.sources.triage import standin_digest, triage
+from pipeline.sources.standin import standin_digest
+from pipeline.sources.triage import triage
 from tests.support.web_server import Page, WebServer, web_server
 
 BODY = b"\x00\x00\x00\x20ftypisom" + bytes(5000)
