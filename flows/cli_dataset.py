@@ -160,7 +160,7 @@ def remove(
     folders = found_folders(cfg.runs)
     done = remove_videos(open_storage(cfg.dataset), cfg.videos, scratch_folder(), runs=folders)
     what = f"new version {done.version}" if done.new else f"version {done.version} stays"
-    print(f"{cfg.dataset}: {what}, {done.clips} clips are gone; the digests are in removed.json")
+    print(f"{cfg.dataset}: {what}, {done.clips} clips are gone; the digests are in removed/")
     if done.buried:
         print(f"removed with it: versions {', '.join(map(str, done.buried))}")
     for path in done.deleted:

@@ -12,6 +12,8 @@ from infra.errors import ConfigError, FetchError, TransientError
 from infra.partial import Deadline, Fetched, Partial
 
 _CHUNK = 1 << 20
+_CONNECTIONS = 32
+"""Kept open by a client: as many threads as any caller has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,8 @@ def s3_client(limits: FetchLimits | None = None) -> Any:
     from botocore.config import Config
 
     timeouts = {} if limits is None else {"connect_timeout": limits.timeout_s, "read_timeout": limits.timeout_s}
-    return boto3.client("s3", config=Config(retries={"mode": "standard", "max_attempts": 3}, **timeouts))
+    retries = {"mode": "standard", "max_attempts": 3}
+    return boto3.client("s3", config=Config(retries=retries, max_pool_connections=_CONNECTIONS, **timeouts))
 
 
 def split_s3(uri: str) -> tuple[str, str]:

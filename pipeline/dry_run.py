@@ -16,6 +16,7 @@ from pipeline.known import read_known
 from pipeline.plan import read_plan
 from pipeline.recipe import recipe_digest
 from pipeline.rows import RejectReason
+from pipeline.sources.addresses import is_local
 from pipeline.sources.listing import list_sources
 from pipeline.sources.seen import Seen
 from pipeline.sources.triage import triage
@@ -83,7 +84,7 @@ def plan_ingest(cfg: IngestConfig, *, retry: Collection[RejectReason] = ()) -> D
     by_kind: dict[str, int] = {}
     for video in found.due:
         scheme, colon, _ = video.place.partition(":")
-        kind = scheme.lower() if colon and not video.place.startswith(("/", "file:", "frames:")) else "local"
+        kind = scheme.lower() if colon and not is_local(video.place) else "local"
         by_kind[kind] = by_kind.get(kind, 0) + 1
     return DryRun(
         dataset=storage.uri,

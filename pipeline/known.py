@@ -17,26 +17,34 @@ from pipeline.dataset.reader import DatasetReader
 from pipeline.dataset.versions import DatasetVersion
 from pipeline.rows import RejectReason
 from pipeline.sources.seen import SEEN_PREFIX, cached_bytes, read_cached
+from pipeline.sources.standin import standin_digest
 
 LEDGER_KEY = f"{SEEN_PREFIX}ledger.parquet"
 _MOST_UNCACHED = 16
-_COLUMNS = pa.schema([pa.field("ledger", pa.string()), pa.field("video", pa.string()), pa.field("reject", pa.string())])
-_ASKED_AGAIN = frozenset({RejectReason.UNREADABLE, RejectReason.UNREACHABLE})
+COLUMNS = pa.schema([pa.field("ledger", pa.string()), pa.field("video", pa.string()), pa.field("reject", pa.string())])
+PASSING = frozenset({RejectReason.UNREADABLE, RejectReason.UNREACHABLE})
 """Reasons that are the night's and not the video's."""
+_HEALED = ""
+"""Stands in place of a reject where a digest that stood in for bytes is superseded: they were had in the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The latest outcome of each video, by its digest; None: clips came out."""
+    """The latest outcome of each video, by its digest; None: clips came out.
+
+    ``healed`` are digests that stood in for bytes which were had later: known, and never settled, since other bytes may
+    fail at the same place.
+    """
 
     rejects: Mapping[str, RejectReason | None] = field(default_factory=dict)
+    healed: Collection[str] = frozenset()
 
     def is_settled(self, digest: str, retry: Collection[RejectReason] = ()) -> bool:
         """Tell whether a video needs no work: it is known, and its reject is neither passing nor to be retried."""
-        if digest not in self.rejects:
+        if digest not in self.rejects or digest in self.healed:
             return False
         reason = self.rejects[digest]
-        return reason is None or not (reason in _ASKED_AGAIN or reason in retry)
+        return reason is None or not (reason in PASSING or reason in retry)
 
 
 def read_known(storage: Storage, version: DatasetVersion | None, *, refresh: bool) -> Known:
@@ -60,20 +68,28 @@ def read_known(storage: Storage, version: DatasetVersion | None, *, refresh: boo
 
     def read(unit: str) -> list[tuple[str, str | None]]:
         table = reader.videos(unit)
-        return list(zip(table["video"].to_pylist(), table["reject"].to_pylist(), strict=True))
+        videos, rejects = table["video"].to_pylist(), table["reject"].to_pylist()
+        had = map(standin_digest, table["place"].to_pylist())
+        healed = {standin for video, standin in zip(videos, had, strict=True) if video != standin}
+        return [*zip(videos, rejects, strict=True), *((standin, _HEALED) for standin in sorted(healed))]
 
     with ThreadPoolExecutor(8) as pool:
         cached |= zip(missing, pool.map(read, (unit_of[ledger] for ledger in missing)), strict=True)
+    rejected = {video for ledger in ledgers for video, reject in cached[ledger] if reject}
+    for ledger in missing:
+        cached[ledger] = [row for row in cached[ledger] if row[1] != _HEALED or row[0] in rejected]
     if refresh and len(missing) > _MOST_UNCACHED:
         rows = [(ledger, video, reject) for ledger in unit_of for video, reject in cached[ledger]]
-        storage.write(LEDGER_KEY, cached_bytes(rows, _COLUMNS))
+        storage.write(LEDGER_KEY, cached_bytes(rows, COLUMNS))
+    latest = {video: reject for ledger in ledgers for video, reject in cached[ledger]}
     return Known(
-        {video: RejectReason(reject) if reject else None for ledger in ledgers for video, reject in cached[ledger]}
+        {video: RejectReason(reject) if reject else None for video, reject in latest.items()},
+        frozenset(video for video, reject in latest.items() if reject == _HEALED),
     )
 
 
 def _read_cache(storage: Storage) -> dict[str, list[tuple[str, str | None]]]:
-    table = read_cached(storage, LEDGER_KEY, _COLUMNS) if storage.exists(LEDGER_KEY) else None
+    table = read_cached(storage, LEDGER_KEY, COLUMNS) if storage.exists(LEDGER_KEY) else None
     cached: dict[str, list[tuple[str, str | None]]] = {}
     if table is not None:
         columns = (table[name].to_pylist() for name in ("ledger", "video", "reject"))

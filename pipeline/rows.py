@@ -43,7 +43,7 @@ class RejectReason(StrEnum):
     REFUSED = "refused"
     """its address is one that the config does not allow"""
     REMOVED = "removed"
-    """taken down: its digest is listed in removed.json"""
+    """taken down: its digest is written down below removed/"""
     INTERNAL = "internal"
     """our own error; the detail names it"""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import zipfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch import nn
 from infra.progress import Progress
 from model.adapt.pixels import ClipPixels, Sample
 from model.adapt.samples import Draw
+from pipeline.dataset.cached_features import UNREADABLE, features_path
 
 _log = logging.getLogger(__name__)
 _REVISION = 2
@@ -58,11 +58,12 @@ def compute_features(
     that an interrupted run goes on and another task over the same clips finds them.
     A damaged file is computed again; caches are never trusted further than their digest.
     """
-    folder = cache / f"features-{features_digest(encoder, pixels)[:24]}"
+    digest = features_digest(encoder, pixels)
     by_unit: dict[str, dict[str, Draw]] = defaultdict(dict)
     for draw in draws:
         by_unit[draw.window.clip.unit][draw_name(draw)] = draw
-    known = {unit: _load(folder / f"{unit}.npz", pixels.variants.count) for unit in by_unit}
+    paths = {unit: features_path(cache, digest, unit) for unit in by_unit}
+    known = {unit: _load(paths[unit], pixels.variants.count) for unit in by_unit}
     missing = {unit: [d for name, d in wanted.items() if name not in known[unit]] for unit, wanted in by_unit.items()}
     total = sum(map(len, missing.values())) * pixels.variants.count
     if total:
@@ -71,7 +72,7 @@ def compute_features(
             for unit, its_draws in missing.items():
                 if its_draws:
                     known[unit] |= _computed(encoder, pixels, its_draws, batch, device, progress)
-                    _save(folder / f"{unit}.npz", known[unit])
+                    _save(paths[unit], known[unit])
     features_ND = np.concatenate([known[draw.window.clip.unit][draw_name(draw)] for draw in draws])
     targets_NJ = np.array([target for draw in draws for target in pixels.variants.targets(draw.window)], np.float32)
     return FeatureTable(features_ND, targets_NJ, tuple(draws))
@@ -139,7 +140,7 @@ def _load(path: Path, per_draw: int) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             features_ND, names = arrays["features"], arrays["names"].tolist()
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         _log.warning("cached features %s cannot be read (%s); computing them again", path, error)
         return {}
     if features_ND.ndim != 2 or len(features_ND) != len(names) * per_draw:

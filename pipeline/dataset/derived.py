@@ -13,6 +13,7 @@ from pathlib import Path
 from infra.errors import StorageError
 from infra.progress import PROGRESS_FILE
 from infra.run import CONFIG_FILE, RUN_FILE, RunEntry, RunRecord, descendants, find_runs, possible_paths
+from pipeline.dataset.cached_features import cached_features, holds_features_of
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +22,6 @@ DERIVED = (".npy", ".npz", ".png", ".jpg", ".jpeg", ".gif", ".csv", ".html")
 WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 BESIDE = (".npy", ".png", "-cam.png", "-annotated.mp4")
 """How what `marlin extract` and `marlin predict` write beside ``<stem>.json`` ends."""
-CACHED_FEATURES = "features-*.npz"
-"""Files of a cache of features that lies outside its run's folder (``cache`` in the run's config)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +43,17 @@ def purge_derived(
 ) -> DerivedReport:
     """Delete what was made of some versions of a dataset, as far as it lies below ``roots``.
 
-    Deleted are: features, pictures, scores and pages in the folders of runs that read such a version, and their caches;
-    what ``marlin extract`` and ``marlin predict`` made of the videos themselves; and pages of reports that name them.
+    Deleted are: features, pictures, scores and pages in the folders of runs that read such a version; files of cached
+    features of the videos, below the folders and in the caches that runs there name; what ``marlin extract`` and
+    ``marlin predict`` made of the videos themselves; pages of reports that name them; and the progress of ingests into
+    the dataset, which ends with a name.
     Nothing outside a run's folder is deleted on the word of its record alone, and nothing that a link points at.
 
     Args:
         roots: folders below which runs and features lie; absent ones are passed over.
         dataset: URI of the dataset, as ``Storage.uri``.
         versions: numbers of the versions that held a removed video, or may have.
-        digests: sha256 of the removed videos.
+        digests: sha256 of the removed videos, and of the files that they are cut from.
         names: their names.
 
     Raises:
@@ -66,9 +67,11 @@ def purge_derived(
 
     learnt = descendants(runs, is_origin)
     direct = [run for run in learnt if any(is_origin(run, entry) for entry in run.inputs)]
-    makers = [run for run in runs if any(is_origin(run, entry) for entry in run.outputs)]
     doomed = {file for run in direct for file in _derived_files(run)}
-    doomed |= {run.folder / PROGRESS_FILE for run in makers}  # its note is the name of the last video
+    doomed |= {run.folder / PROGRESS_FILE for run in runs if _is_ingest(run, dataset)}
+    cached = {file for folder in folders for file in cached_features(folder, below=True)}
+    cached |= {file for run in runs for cache in _cache_paths(run) for file in cached_features(cache)}
+    doomed |= {file for file in cached if holds_features_of(file, digests)}
     doomed |= set(_extracted(folders, digests)) | set(_pages(folders, digests, names))
     deleted = sorted(str(path) for path in doomed if _delete(path))
     return DerivedReport(
@@ -93,10 +96,18 @@ def _derived_files(run: RunRecord) -> Iterator[Path]:
     for path in run.folder.rglob("*"):
         if path.suffix.lower() in DERIVED and path.is_file():
             yield path
+
+
+def _cache_paths(run: RunRecord) -> set[Path]:
+    """Where the cache of features may lie that a run's config names; it may be outside the run's folder."""
     cache = run.config.get("cache")
-    if isinstance(cache, str) and cache:
-        for folder in possible_paths(run, cache):
-            yield from folder.glob(CACHED_FEATURES)
+    return possible_paths(run, cache) if isinstance(cache, str) and cache else set()
+
+
+def _is_ingest(run: RunRecord, dataset: str) -> bool:
+    """Tell whether a run is an ingest into the dataset; one that was killed has recorded no output."""
+    out = run.config.get("out")
+    return run.kind == "ingest" and isinstance(out, str) and _is_dataset(run, out, dataset)
 
 
 def _extracted(folders: Iterable[Path], digests: Collection[str]) -> Iterator[Path]:

@@ -7,18 +7,25 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from pipeline.dataset.reader import DatasetReader
+from pipeline.sources.standin import standin_digest
 
 
 def video_rows(reader: DatasetReader) -> list[dict[str, Any]]:
     """Return one row for each distinct video (columns of ``VIDEO_COLUMNS``), JSON columns parsed, sorted by name.
 
-    A video that was treated again in a later unit counts once, with its latest outcome.
+    A video that was treated again in a later unit counts once, with its latest outcome; so does one whose bytes could
+    not be had at first (but for addresses of which a query's values are not stored, since nobody can tell which it is).
     """
     latest: dict[str, dict[str, Any]] = {}
     for entry in reader.version.units:
-        for row in reader.videos(entry.unit).to_pylist():
+        rows = reader.videos(entry.unit).to_pylist()
+        for row in rows:
             parsed = {name: json.loads(row[name]) for name in ("filtered", "seconds", "labels")}
             latest[row["video"]] = row | parsed
+        for row in rows:
+            standin = standin_digest(row["place"])
+            if row["video"] != standin:
+                latest.pop(standin, None)
     return sorted(latest.values(), key=lambda row: (row["name"], row["video"]))
 
 

@@ -14,11 +14,10 @@ from infra.storage import Storage
 from pipeline.dataset.lock import writer_lock
 from pipeline.dataset.versions import VersionRecord, bury_version, live_versions, load_version, require_dataset
 from pipeline.plan import Plan, read_plan
+from pipeline.sources.local import STAGED
 
 GRACE_S = 24 * 3600.0
 """Age below which nothing is deleted: another writer of a bucket may be about to list it."""
-STAGED = "staged:"
-"""How the path of a planned video begins whose bytes lie in the dataset's own store; its key follows."""
 _ENDINGS = {
     "units/": ".done", "work/": "", "staged/": "", "versions/": ".parquet", "shards/": ".tar",
     "manifests/": ".parquet", "videos/": ".parquet",

@@ -11,7 +11,7 @@ import re
 
 import numpy as np
 
-from pipeline.faces.boxes import iou_matrix
+from pipeline.faces.boxes import NO_FACES, iou_matrix
 from pipeline.media.frame_folder import FolderFrames
 from pipeline.media.frames import Frames
 from pipeline.places import frames_folder, printable
@@ -47,7 +47,7 @@ class LabelledBoxes:
         """Return the labelled face of frame ``number``, given what the detector found there."""
         box = self._boxes.get(self._frames.names[number])
         if box is None:
-            return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32))
+            return NO_FACES
         box_4 = np.array(box, np.float32)
         return Detections(box_4[None], np.ones(1, np.float32), _five_points(box_4, found)[None])
 

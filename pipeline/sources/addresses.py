@@ -54,6 +54,11 @@ def place_identity(place: str) -> str:
     return url_identity(place) if is_web(place) else place
 
 
+def is_whole(shown: str) -> bool:
+    """Tell whether a place as it is stored says all that makes it one place: no value of a query was left out of it."""
+    return not is_web(shown) or not urlsplit(place_identity(shown)).query
+
+
 def name_of_address(url: str) -> str:
     """Return ``host/path`` of an address, for people."""
     try:

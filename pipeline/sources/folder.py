@@ -16,7 +16,7 @@ from pipeline.places import frames_place, is_inside, locator, printable
 from pipeline.rows import ListedVideo
 from pipeline.sources.layouts import Layouts
 from pipeline.sources.layouts.described import Described
-from pipeline.sources.layouts.youtube_faces import YouTubeFaces, frames_fingerprint
+from pipeline.sources.layouts.youtube_faces import SETTLED_S, YouTubeFaces, frames_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,6 @@ VIDEO_EXTENSIONS = frozenset(
 """Names that are believed. (Not .ts, which is TypeScript more often: transport streams are known by content.)"""
 _NOT_VIDEO_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"M4A ", b"M4B ")
 _SNIFF_BYTES = 189
-_SETTLED_S = 2.0
-"""A file that changed this short ago may change again within one tick of its file system's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ def _listed(
         with contextlib.suppress(OSError):  # listed all the same, and a reject later
             size, fingerprint = frames_fingerprint(path)
     elif status is not None:
-        settled = time.time() - status.st_mtime > _SETTLED_S
+        settled = time.time() - status.st_mtime > SETTLED_S
         size, fingerprint = status.st_size, f"{status.st_size}:{status.st_mtime_ns}" if settled else None
     for video in described:
         yield ListedVideo(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.errors import ConfigError
+from infra.s3 import split_s3
 from pipeline.dataset.format import SPLITS
 from pipeline.places import printable
 from pipeline.rows import LabelValue, ListedVideo
@@ -122,9 +124,10 @@ def _place(url: str) -> tuple[str, str]:
         return YOUTUBE + video, YOUTUBE + video
     if is_web(url):
         return url, name_of_address(shown)
-    bucket, _, key = url.removeprefix("s3://").partition("/")
-    if url.startswith("s3://") and shown == url and bucket and key:
-        return url, key
+    if url.startswith("s3://") and shown == url:
+        with contextlib.suppress(ConfigError):  # no bucket
+            if key := split_s3(url)[1]:
+                return url, key
     return UNKNOWN + shown[:_NAME_CHARACTERS], shown[:_NAME_CHARACTERS] or "(empty)"
 
 

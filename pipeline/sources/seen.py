@@ -1,7 +1,8 @@
 """A memory of what lies where, so that known bytes are not read again: ``seen/*.parquet`` of the dataset.
 
 A mere cache, only ever appended to: deleting it costs reading everything once more. It holds no places and no names:
-a row is a hash of (place, fingerprint), and the digest and number of the bytes there.
+a row is a hash of (place, fingerprint), and the digest and number of the bytes there; or a digest that stands in for
+theirs and the number -1, where they could not be had for a reason that will not pass by itself.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 SEEN_PREFIX = "seen/"
 PLACES_PREFIX = f"{SEEN_PREFIX}places-"
 _MOST_FILES = 16
+_NO_BYTES = -1
 UNREADABLE = (pa.ArrowException, OSError, ValueError)
 """What reading a cache that is damaged raises."""
 _COLUMNS = pa.schema(
@@ -43,7 +45,10 @@ class Sight:
 
 
 class Seen:
-    """The cache in memory. Reading it takes a few objects, however many nights have passed."""
+    """The cache in memory. Reading it takes a few objects, however many nights have passed.
+
+    What was found somewhere counts for more than that it could not be had, whichever came later.
+    """
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -53,18 +58,38 @@ class Seen:
         for key in self._files:
             table = read_cached(storage, key, _COLUMNS)
             if table is not None:
-                self._rows.update(zip(table["place"].to_pylist(), map(Sight, *_columns(table)), strict=True))
+                for key, sight in zip(table["place"].to_pylist(), map(Sight, *_columns(table)), strict=True):
+                    self._keep(key, sight)
 
     def get(self, video: ListedVideo) -> Sight | None:
         """Return what lies there; None where it was never read, or changed since."""
-        key = _key(video)
-        return None if key is None else self._rows.get(key)
+        sight = self._sight(video)
+        return sight if sight is not None and sight.bytes != _NO_BYTES else None
+
+    def could_not_be_had(self, video: ListedVideo) -> bool:
+        """Tell whether its bytes could not be had, and nothing changed since."""
+        sight = self._sight(video)
+        return sight is not None and sight.bytes == _NO_BYTES
 
     def add(self, video: ListedVideo, sight: Sight) -> None:
         """Remember what was found; a place without a fingerprint cannot be remembered."""
         key = _key(video)
-        if key is not None and self._rows.get(key) != sight:
-            self._rows[key] = self._new[key] = sight
+        if key is not None and self._rows.get(key) != sight and self._keep(key, sight):
+            self._new[key] = sight
+
+    def add_failure(self, video: ListedVideo, standin: str) -> None:
+        """Remember that its bytes could not be had; ``standin`` stands in for their digest."""
+        self.add(video, Sight(standin, _NO_BYTES))
+
+    def _sight(self, video: ListedVideo) -> Sight | None:
+        key = _key(video)
+        return None if key is None else self._rows.get(key)
+
+    def _keep(self, key: bytes, sight: Sight) -> bool:
+        if sight.bytes == _NO_BYTES and key in self._rows:
+            return False
+        self._rows[key] = sight
+        return True
 
     def flush(self) -> None:
         """Append what is new to the store; many small files are merged into one first."""

@@ -26,14 +26,14 @@ from infra.s3 import fetch_object, s3_client
 from infra.storage import Storage
 from infra.urls import shown_text
 from pipeline.config import FetchConfig
-from pipeline.known import Known
+from pipeline.known import PASSING, Known
 from pipeline.rows import ListedVideo, RejectReason, SourceVideo
 from pipeline.sources.addresses import YOUTUBE, is_local, is_web, place_identity, shown_place
 from pipeline.sources.content import content_digest, cut_digest
 from pipeline.sources.local import STAGED, STAGED_PREFIX
 from pipeline.sources.s3 import etag_of
 from pipeline.sources.seen import Seen, Sight
-from pipeline.sources.triage import standin_digest
+from pipeline.sources.standin import origin_digest, standin_digest
 from pipeline.sources.youtube import fetch_youtube
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,8 @@ class Stager:
         cfg: bounds of fetching.
         seen: what was read before; what is read now is added.
         known: what the newest version has; copies of its videos are not stored again.
-        removed: digests that must not return; their bytes are deleted at once, and not remembered.
+        removed: digests that must not return; their bytes are deleted at once, and not remembered. Bytes that cannot be
+            had, at a place that held some of them, are left out as well.
         retry: reasons whose rejects are staged again.
     """
 
@@ -120,6 +121,8 @@ class Stager:
                 sight, staged = result
                 if sight is not None:
                     self._seen.add(videos[0], sight)
+                elif staged.videos and staged.videos[0].reject not in PASSING:
+                    self._seen.add_failure(videos[0], staged.videos[0].digest)
                 if number % _REMEMBER_EVERY == 0:
                     self._seen.flush()
                 yield staged
@@ -130,6 +133,10 @@ class Stager:
         try:
             sight, path = self._local(videos[0]) if is_local(place) else self._remote(videos)
         except _NoBytes as error:
+            if standin_digest(place) in self._removed or any(
+                origin_digest(shown_place(place), video.name) in self._removed for video in videos
+            ):
+                return None, Staged((), len(videos))
             detail = str(error)[:500]
             logger.warning("%s: %s (%s)", shown_place(place), error.reason, detail)
             failed = replace(

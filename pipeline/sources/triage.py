@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from pipeline.known import Known
 from pipeline.rows import ListedVideo, RejectReason
-from pipeline.sources.addresses import place_identity
 from pipeline.sources.content import cut_digest
 from pipeline.sources.seen import Seen
+from pipeline.sources.standin import standin_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,10 @@ def triage(
     removed: Collection[str] = (),
     retry: Collection[RejectReason] = (),
 ) -> Triage:
-    """Tell the videos that need work from those that need none, without reading one."""
+    """Tell the videos that need work from those that need none, without reading one.
+
+    Bytes that could not be had are due again when what the source says of them (size, ETag, fingerprint) has changed.
+    """
     due: list[ListedVideo] = []
     settled: list[str] = []
     gone = again = 0
@@ -47,14 +49,9 @@ def triage(
         digest = cut_digest(sight.content, video.cut, video.boxes) if sight else standin_digest(video.place)
         if digest in removed or (sight and sight.content in removed):
             gone += 1
-        elif known.is_settled(digest, retry):
+        elif known.is_settled(digest, retry) and (sight or seen.could_not_be_had(video)):
             settled.append(digest)
         else:
             due.append(video)
             again += digest in known.rejects
     return Triage(tuple(due), tuple(settled), gone, again)
-
-
-def standin_digest(place: str) -> str:
-    """Return what stands in for the digest of bytes that could not be had: a function of where they should be."""
-    return hashlib.sha256(b"no bytes:" + place_identity(place).encode("utf-8", "surrogatepass")).hexdigest()

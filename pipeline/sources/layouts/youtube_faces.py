@@ -15,6 +15,7 @@ from pipeline.sources.layouts.described import Described
 from pipeline.sources.layouts.official import official_split
 
 SETTLED_S = 2.0
+"""A file that changed this short ago may change again within one tick of its file system's clock."""
 _FOLDER = re.compile(r"/(?P<tree>frame_images_DB|aligned_images_DB)/(?P<person>[^/]+)/[^/]+$")
 
 

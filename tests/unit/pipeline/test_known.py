@@ -4,8 +4,14 @@ import pytest
 
 from infra.errors import CorruptShardError
 from pipeline.dataset.format import videos_key
-from pipeline.known import LEDGER_KEY, Known, read_known
-from pipeline.rows import RejectReason
+from pipeline.dataset.versions import DatasetVersion
+from pipeline.dataset.work import write_outcome
+from pipeline.dataset.writer import write_unit
+from pipeline.known import COLUMNS, LEDGER_KEY, Known, read_known
+from pipeline.plan import plan_units
+from pipeline.rows import RejectReason, SourceVideo, VideoOutcome
+from pipeline.sources.seen import read_cached
+from pipeline.sources.standin import standin_digest
 from tests.unit.pipeline.conftest import DatasetBuilder
 
 
@@ -17,6 +23,30 @@ def test_the_latest_outcome_of_each_video_is_what_counts(builder: DatasetBuilder
     known = read_known(builder.storage, reader.version, refresh=False)
     assert known.rejects == {builder.digest("a"): RejectReason.NO_FACE, builder.digest("b"): None}
     assert read_known(builder.storage, None, refresh=True) == Known()
+
+
+def test_bytes_that_were_had_in_the_end_end_the_reject_that_stood_in_for_them(builder: DatasetBuilder) -> None:
+    """Catches a failure that is known for ever, also from the cache; and a later one that is not."""
+    standin = standin_digest("/source/v.mp4")
+    outcome = VideoOutcome(standin, "v.mp4", 0, reject=RejectReason.TOO_LARGE, place="/source/v.mp4")
+
+    def failed(unit: str) -> DatasetVersion:
+        write_outcome(builder.storage, unit, outcome)
+        return builder.publish(write_unit(builder.storage, unit, [standin], builder.scratch)).version
+
+    video = SourceVideo(standin, "", "v.mp4", 0, place="/source/v.mp4", reject=RejectReason.TOO_LARGE)
+    first = plan_units([video], Known(), "r", 10, version=1)[0].id
+    failed("one")
+    builder.publish(*(builder.unit(f"unit-{number}", {f"v{number}": []}) for number in range(17)))
+    version = builder.publish(builder.unit("two", {"v": [builder.clip("v")]})).version
+    for _ in range(2):
+        known = read_known(builder.storage, version, refresh=True)
+        assert (known.rejects[builder.digest("v")], known.is_settled(standin), len(known.rejects)) == (None, False, 19)
+        assert plan_units([video], known, "r", 10, version=4)[0].id != first  # not the older unit once more
+    assert read_cached(builder.storage, LEDGER_KEY, COLUMNS).num_rows == 20  # and no more than is needed
+    known = read_known(builder.storage, failed("three"), refresh=True)
+    assert (known.rejects[standin], known.is_settled(standin)) == (RejectReason.TOO_LARGE, True)
+    assert plan_units([video], known, "r", 10, version=5) == ()
 
 
 @pytest.mark.parametrize(

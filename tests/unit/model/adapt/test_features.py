@@ -11,6 +11,7 @@ from model.adapt.features import compute_features, features_digest
 from model.adapt.pixels import ClipPixels
 from model.adapt.samples import Window, choose_windows, draws_of
 from model.adapt.variants import AsStored, SelfBlended
+from pipeline.dataset.cached_features import cached_features, holds_features_of
 
 
 class Means(nn.Module):
@@ -74,6 +75,18 @@ def test_a_second_run_computes_nothing_and_other_inputs_compute_anew(pixels, tmp
         features_digest(first, ClipPixels(pixels.reader, AsStored(), 112, seed=0)),
     }
     assert len(digests) == 5
+
+
+def test_a_takedown_finds_the_features_of_a_video_and_of_no_other(pixels, tmp_path):
+    """Catches a cache whose layout or names changed here alone, so that features outlive the person they are of."""
+    rows = [clip for clip in _rows(pixels) if clip.video != _rows(pixels)[-1].video]
+    _compute(Means(), pixels, draws_of(choose_windows(rows, 1, 0)), tmp_path / "work" / "cache")
+    (path,) = cached_features(tmp_path, below=True)
+    assert list(cached_features(tmp_path / "work" / "cache")) == [path]
+    assert all(holds_features_of(path, {clip.video}) for clip in rows)
+    assert not holds_features_of(path, {_rows(pixels)[-1].video})
+    path.write_bytes(b"PK damaged")
+    assert holds_features_of(path, {_rows(pixels)[-1].video})
 
 
 def test_another_subset_of_the_same_clips_computes_only_what_is_new(pixels, tmp_path):

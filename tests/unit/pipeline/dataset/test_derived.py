@@ -4,16 +4,22 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from infra.config import BaseConfig
 from infra.run import RunContext
+from model.adapt.features import _save
+from pipeline.dataset.cached_features import features_path
 from pipeline.dataset.remove import RemoveReport, remove_videos
 from tests.support.killing import killed_at, remove
+
+NUMBERS = np.zeros((1, 2), np.float32)
 
 
 class Settings(BaseConfig):
     cache: str = ""
+    out: str = ""
     rate: float = 0.0
 
 
@@ -28,10 +34,12 @@ def runs(builder, small, tmp_path: Path) -> Path:
     """A folder of runs: of version 1 (training, adaptation, and what follows from them), of 2, of another dataset."""
     builder.publish(builder.unit("unit-three", {"secret": [builder.clip("secret")]}))
     root, dataset = tmp_path / "runs", builder.storage.uri
-    with RunContext.create("ingest", Settings(), folder=root / "ingest") as run:
+    with RunContext.create("ingest", Settings(out=dataset), folder=root / "ingest") as run:
         run.add_input("videos", "/source/secret.mp4", "ab")
         run.add_output("dataset", dataset, "version 2")
         _files(run.dir, "progress.json")
+    for name, out in (("killed", dataset), ("elsewhere", str(tmp_path / "another dataset"))):
+        _files(RunContext.create("ingest", Settings(out=out), folder=root / name).dir, "progress.json")
     with RunContext.create("pretrain", Settings(), folder=root / "sub" / "pretrain") as run:
         run.add_input("dataset", dataset, "version 2")
         _files(run.dir, "weights.safetensors", "checkpoints/step-1/G/state.pt", "pictures/step-1.png", "metrics.jsonl")
@@ -39,8 +47,10 @@ def runs(builder, small, tmp_path: Path) -> Path:
     with RunContext.create("adapt", Settings(cache=str(tmp_path / "cache")), folder=root / "adapt") as run:
         run.add_input("weights", "moved.safetensors", "c" * 64)
         run.add_input("dataset", os.path.relpath(dataset), "version 2")
-        _files(run.dir, "scores.csv", "pairs.png", "cache/features-ab.npz", "head.safetensors", "result.json")
-        _files(tmp_path / "cache", "features-cd.npz", "somebody's.npz")
+        _files(run.dir, "scores.csv", "pairs.png", "features.npz", "head.safetensors", "result.json")
+    for digest, unit, video in (("a" * 64, "one", "secret"), ("b" * 64, "two", "secret"), ("b" * 64, "three", "a")):
+        _save(features_path(tmp_path / "cache", digest, unit), {f"{builder.clip(video).meta.key}@0+2#0": NUMBERS})
+    _files(tmp_path / "cache", "somebody's.npz", "features-mine/secret.npz", f"features-{'b' * 24}/.four.npz.half")
     with RunContext.create("adapt", Settings(), folder=root / "adapt-old") as run:
         run.add_input("weights", str(root / "sub" / "pretrain"), "e" * 64)
         run.add_input("dataset", dataset, "version 1")
@@ -68,7 +78,8 @@ def _left(root: Path) -> set[str]:
     return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
 
 
-KEPT = {"ingest/run.json", "ingest/config.yaml", "sub/pretrain/weights.safetensors", "sub/pretrain/metrics.jsonl",
+KEPT = {"ingest/run.json", "ingest/config.yaml", "elsewhere/progress.json",
+        "sub/pretrain/weights.safetensors", "sub/pretrain/metrics.jsonl",
         "sub/pretrain/checkpoints/step-1/G/state.pt", "adapt/head.safetensors", "adapt/result.json",
         "adapt-old/scores.csv", "adapt-old/adapted.safetensors", "other/reconstruction.png",
         "other/weights.safetensors", "features/a.json", "features/a.npy", "other.html", "broken/run.json",
@@ -85,10 +96,16 @@ def test_features_pictures_and_scores_of_a_version_that_held_it_are_deleted_and_
     assert {name for name in _left(runs) if not name.endswith(("run.json", "config.yaml"))} | {
         "ingest/run.json", "ingest/config.yaml", "broken/run.json",
     } == KEPT  # fmt: skip
-    assert sorted(path.name for path in (runs.parent / "cache").iterdir()) == ["somebody's.npz"]
+    assert _left(runs.parent / "cache") == {
+        "somebody's.npz",
+        "features-mine/secret.npz",
+        f"features-{'b' * 24}/three.npz",
+    }
     assert {Path(path).relative_to(runs.parent).as_posix() for path in done.deleted} == {
-        "runs/ingest/progress.json", "runs/sub/pretrain/pictures/step-1.png", "runs/adapt/scores.csv",
-        "runs/adapt/pairs.png", "runs/adapt/cache/features-ab.npz", "cache/features-cd.npz",
+        "runs/ingest/progress.json", "runs/killed/progress.json",
+        "runs/sub/pretrain/pictures/step-1.png", "runs/adapt/scores.csv",
+        "runs/adapt/pairs.png", "runs/adapt/features.npz", f"cache/features-{'a' * 24}/one.npz",
+        f"cache/features-{'b' * 24}/two.npz", f"cache/features-{'b' * 24}/.four.npz.half",
         "runs/features/secret.json", "runs/features/secret.npy", "runs/report.html", "runs/predicted/secret.json",
         "runs/predicted/secret.png", "runs/predicted/secret-annotated.mp4", "runs/predicted/secret-cam.png",
     }  # fmt: skip
@@ -102,7 +119,7 @@ def test_odd_files_beside_the_runs_do_not_end_a_takedown_half_way(builder, runs,
     os.mkfifo(runs / "pipe.html")
     builder.storage.write("seen/places-1.parquet", b"PAR1 cut off")
     done = _remove(builder, runs)
-    assert len(done.deleted) == 13
+    assert len(done.deleted) == 16
     assert not builder.storage.exists("seen/places-1.parquet")
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,18 +13,25 @@ import pytest
 
 from infra.errors import CorruptShardError, DatasetError
 from infra.storage import LocalStorage, Storage, open_storage
+from pipeline.config import FetchConfig
 from pipeline.dataset import vacuum
 from pipeline.dataset.compact import compact_dataset
 from pipeline.dataset.format import version_key, videos_key, work_key
 from pipeline.dataset.reader import open_dataset
 from pipeline.dataset.remove import remove_videos
-from pipeline.dataset.takedown import REMOVED_KEY, read_removed
+from pipeline.dataset.show import video_rows
+from pipeline.dataset.takedown import REMOVED_KEY, REMOVED_PREFIX, read_removed, write_removed
 from pipeline.dataset.verify import verify_dataset
 from pipeline.dataset.versions import DatasetVersion, list_versions, load_version
+from pipeline.dataset.work import write_outcome
 from pipeline.dataset.writer import write_unit
+from pipeline.known import Known
 from pipeline.plan import Plan, Unit, read_plan, write_plan
-from pipeline.rows import SourceVideo
-from pipeline.sources.seen import forget
+from pipeline.rows import ListedVideo, RejectReason, SourceVideo, VideoOutcome
+from pipeline.sources.seen import Seen, forget
+from pipeline.sources.staging import Stager
+from pipeline.sources.standin import origin_digest, standin_digest
+from pipeline.sources.triage import triage
 from tests.support.killing import contents, copy_store, killed_at, remove
 from tests.unit.pipeline.dataset.test_compact import clips_of
 
@@ -31,6 +40,16 @@ MB = 1_000_000
 
 def planned(digest: str, name: str, path: str | None = None) -> SourceVideo:
     return SourceVideo(digest, path or f"/source/{name}", name, 1000, place=f"/source/{name}")
+
+
+def failed_night(builder, unit: str, place: str, name: str, shown: str | None = None) -> str:
+    """Publish what a night leaves that could not have the bytes of a place; return what stands in for their digest."""
+    outcome = VideoOutcome(
+        standin_digest(place), name, 0, reject=RejectReason.UNREACHABLE, detail="away", place=shown or place
+    )
+    write_outcome(builder.storage, unit, outcome)
+    builder.publish(write_unit(builder.storage, unit, [outcome.video], builder.scratch))
+    return outcome.video
 
 
 @pytest.fixture
@@ -76,7 +95,7 @@ def traces(storage: Storage, *words: str) -> list[str]:
         text = key.encode() + data
         if key.endswith(".parquet"):
             text += json.dumps(pq.read_table(io.BytesIO(data)).to_pylist(), default=bytes.hex).encode()
-        if any(word.encode() in text for word in words) and key != REMOVED_KEY:
+        if any(word.encode() in text for word in words) and not key.startswith(REMOVED_PREFIX):
             found.append(key)
     return found
 
@@ -89,8 +108,9 @@ def test_nothing_of_the_video_stays_but_its_digest(house: Storage, builder) -> N
     before = clips_of(open_dataset(house.uri))
     done = remove_videos(house, ["secret.mp4"], builder.scratch)
     assert traces(house, *words) == []
-    assert json.loads(house.read(REMOVED_KEY)) == {"schema": 2, "removed": [secret]}
-    assert read_removed(house) == {secret}
+    written = {secret, origin_digest("/source/secret.mp4", "secret.mp4")}
+    assert {key: house.read(key) for key in house.list("removed/")} == {f"removed/{digest}": b"" for digest in written}
+    assert read_removed(house) == written
     newest = open_dataset(house.uri)
     assert (done.version, done.new, done.names, done.clips) == (5, True, ("secret.mp4",), 2)
     assert verify_dataset(newest) == []
@@ -200,6 +220,106 @@ def test_an_address_is_known_without_its_password_and_never_taken_for_another(bu
     assert done.names == ("one.mp4",)
 
 
+@pytest.mark.parametrize("name", ["secret.mp4", "deep/secret.mp4"])  # of the same folder, listed from elsewhere
+@pytest.mark.parametrize("call", ["name", "/source/secret.mp4", "digest", "standin"])
+def test_a_night_without_its_bytes_makes_it_no_other_video(builder, name: str, call: str) -> None:
+    """Catches a name refused as unclear, a name and place that stay in the newest version, or a video that stays."""
+    standin = failed_night(builder, "one", "/source/secret.mp4", name)
+    failed_night(builder, "two", "/source/b.mp4", "b.mp4")
+    builder.publish(builder.unit("three", {"secret": [builder.clip("secret")], "a": [builder.clip("a")]}))
+    digest = builder.digest("secret")
+    done = remove_videos(
+        builder.storage, [{"name": name, "digest": digest, "standin": standin}.get(call, call)], builder.scratch
+    )
+    assert (done.clips, traces(builder.storage, "secret", digest[:16])) == (1, [])
+    assert [row["name"] for row in video_rows(open_dataset(builder.storage.uri))] == ["a.mp4", "b.mp4"]
+    assert read_removed(builder.storage) >= {digest, origin_digest("/source/secret.mp4", "")}
+
+
+def test_a_night_without_its_bytes_leaves_the_plan_with_it(builder) -> None:
+    """Catches an interrupted ingest that publishes the name of somebody who was taken out."""
+    builder.publish(builder.unit("one", {"a": [builder.clip("a")], "b": [builder.clip("b")]}))
+    place = "/source/a.mp4"
+    failed = SourceVideo(standin_digest(place), "", "a.mp4", 0, place=place, reject=RejectReason.UNREADABLE)
+    write_plan(builder.storage, Plan(version=2, recipe_digest="ab" * 32, units=(Unit(id="p1", videos=(failed,)),)))
+    remove_videos(builder.storage, ["a.mp4"], builder.scratch)
+    assert read_plan(builder.storage) is None
+
+
+def test_an_address_whose_values_are_not_stored_is_called_by_all_of_it(builder) -> None:
+    """Catches a dead link that nobody can take out, or one that takes its neighbours with it."""
+    address, shown = "https://h/watch?v={}", "https://h/watch?v=…"
+    for number in (1, 2):
+        failed_night(builder, f"u{number}", address.format(number), f"person {number}", shown)
+    remove_videos(builder.storage, [address.format(1)], builder.scratch)
+    assert [row["name"] for row in video_rows(open_dataset(builder.storage.uri))] == ["person 2"]
+    assert read_removed(builder.storage) == {standin_digest(address.format(1))}
+
+
+def test_a_place_whose_bytes_are_gone_says_nothing_of_whom_it_showed_and_other_bytes_are_welcome(
+    builder, tmp_path: Path
+) -> None:
+    """Catches a removed person named in the next version since the list still has the address, or a place banned."""
+    place, digest = tmp_path / "secret.mp4", builder.digest("secret")
+    builder.finish("one", "secret", [builder.clip("secret")])
+    key = work_key("one", digest, "outcome.json")
+    builder.storage.write(key, json.dumps(json.loads(builder.storage.read(key)) | {"place": str(place)}).encode())
+    builder.publish(write_unit(builder.storage, "one", [digest], builder.scratch))
+    remove_videos(builder.storage, [digest], builder.scratch)
+
+    def staged() -> tuple[list[str], int]:
+        seen, removed = Seen(builder.storage), read_removed(builder.storage)
+        found = triage([ListedVideo(str(place), "secret.mp4", labels={"of": "her"})], seen, Known(), removed)
+        done = list(Stager(builder.storage, FetchConfig(), seen, Known(), removed).stage(found.due))
+        return [video.digest for one in done for video in one.videos], found.removed + sum(one.removed for one in done)
+
+    assert staged() == ([], 1)
+    place.write_bytes(b"secret")
+    assert staged() == ([], 1)
+    place.write_bytes(b"another person")
+    assert staged() == ([builder.digest("another person")], 0)
+
+
+def test_two_takedowns_at_once_both_stay_written_down(builder) -> None:
+    """Catches a list that is read, changed and written: in a bucket the slower takedown brings the other's back."""
+    one, other, older = "a" * 64, "b" * 64, "c" * 64
+    builder.storage.write(REMOVED_KEY, json.dumps({"schema": 2, "removed": [older]}).encode())
+
+    class Busy(LocalStorage):
+        def write(self, key: str, data: bytes) -> None:
+            write_removed(builder.storage, read_removed(builder.storage) | {other})
+            super().write(key, data)
+
+    write_removed(Busy(builder.storage.uri), read_removed(builder.storage) | {one})
+    assert read_removed(builder.storage) == {one, other, older}
+    builder.storage.write("removed/notes.txt", b"")
+    with pytest.raises(DatasetError, match=r"removed/notes\.txt is no digest"):
+        read_removed(builder.storage)
+
+
+def test_a_large_dataset_is_read_through_twice_and_by_many_at_once(builder) -> None:
+    """Catches requests one after another, and more of them for every version: hours, in a bucket of a million units."""
+
+    class Counting(LocalStorage):
+        def __init__(self, uri: str) -> None:
+            super().__init__(uri)
+            self.reads: Counter[str] = Counter()
+            self.together = threading.Barrier(4)
+
+        def read(self, key: str) -> bytes:
+            self.reads[f"{key.partition('/')[0]} {Path(key).suffix}"] += 1
+            if key.startswith("videos/") and self.reads["videos .parquet"] <= 4:
+                self.together.wait(10)  # breaks when they come one by one
+            return super().read(key)
+
+    for version in range(3):
+        builder.publish(*(builder.unit(f"{version}-{n}", {f"v{version}-{n}": []}) for n in range(4)))
+    storage = Counting(builder.storage.uri)
+    remove_videos(storage, ["v0-0.mp4"], builder.scratch)
+    assert storage.reads["videos .parquet"] <= 2 * 12 + 1
+    assert storage.reads["versions .parquet"] <= 2 * 3
+
+
 def test_unclear_and_unknown_videos_are_one_sentence_and_nothing_is_changed(builder) -> None:
     """Bug caught: the wrong person removed; a digest written down for ever by a slip of the keyboard."""
     clip = builder.clip
@@ -231,7 +351,7 @@ def test_all_cuts_of_one_file_go_together_and_its_bytes_stay_out(builder) -> Non
     done = remove_videos(builder.storage, ["cut1.mp4"], builder.scratch)
     assert done.clips == 2
     assert traces(builder.storage, "cut1", "cut2", content[:16], digests[0][:16], digests[1][:16]) == []
-    assert read_removed(builder.storage) == {digests[0], content}
+    assert read_removed(builder.storage) == {digests[0], content, origin_digest("/source/cut1.mp4", "cut1.mp4")}
     assert verify_dataset(open_dataset(builder.storage.uri)) == []
 
 
@@ -241,7 +361,8 @@ def test_the_last_video_of_a_dataset_can_go(builder) -> None:
     remove_videos(builder.storage, ["a.mp4"], builder.scratch)
     reader = open_dataset(builder.storage.uri)
     assert (reader.version.version, len(reader.version.units), verify_dataset(reader)) == (2, 0, [])
-    kept = [".lock", "removed.json", "versions/000001.json", "versions/000002.json"]
+    removed = [f"removed/{digest}" for digest in sorted(read_removed(builder.storage))]
+    kept = [".lock", *removed, "versions/000001.json", "versions/000002.json"]
     assert [key for key in builder.storage.list() if not key.endswith(".parquet")] == kept
     assert len(list(builder.storage.list())) == len(kept) + 2  # and both versions' tables of units, which name nobody
 
@@ -314,7 +435,7 @@ def test_killed_before_any_write_the_same_command_finishes_it(house: Storage, bu
     wanted = copy_store(house, place)
     remove_videos(wanted, ["secret.mp4"], builder.scratch)
     expected = contents(wanted)
-    writes, killed = 0, True
+    written, writes, killed = read_removed(wanted), 0, True
     while killed:
         writes += 6 if place.startswith("s3:") else 1  # a bucket over HTTP takes long, and the steps are the same
         store = copy_store(house, place)
@@ -323,7 +444,7 @@ def test_killed_before_any_write_the_same_command_finishes_it(house: Storage, bu
             break
         assert verify_dataset(open_dataset(place)) == [], f"a reader after write {writes}"
         if writes > 1:
-            assert read_removed(store) == {builder.digest("secret")}
+            assert read_removed(store) & written
         remove_videos(store, ["secret.mp4"], builder.scratch)
         assert traces(store, *words) == [], f"after write {writes}"
         assert contents(store) == expected, f"after write {writes}"

@@ -25,7 +25,8 @@ from pipeline.sources.listing import open_source
 from pipeline.sources.local import local_copy
 from pipeline.sources.seen import Seen, Sight, forget
 from pipeline.sources.staging import Stager
-from pipeline.sources.triage import standin_digest, triage
+from pipeline.sources.standin import standin_digest
+from pipeline.sources.triage import triage
 from tests.support.web_server import Page, WebServer, web_server
 
 BODY = b"\x00\x00\x00\x20ftypisom" + bytes(5000)
@@ -168,6 +169,28 @@ def test_a_failed_fetch_is_a_reject_that_is_known_afterwards(
     server.pages = {"/a": Page(BODY)}
     (healed,) = night(_listed(server, "/a"), known=known, retry={reason})
     assert (healed.digest, healed.reject) == (DIGEST, None)
+
+
+def test_a_new_fingerprint_is_asked_for_whatever_became_of_the_old_one(night: Night, server: WebServer) -> None:
+    """Catches an address that is mended in the list, and given up for ever for what it was before."""
+    (failed,) = night(replace(_listed(server, "/a"), fingerprint="1"))
+    known = Known({failed.digest: RejectReason.FETCH_FAILED})
+    assert night(replace(_listed(server, "/a"), fingerprint="1"), known=known) == []
+    server.pages = {"/a": Page(BODY)}
+    (healed,) = night(replace(_listed(server, "/a"), fingerprint="2"), known=known)
+    assert (healed.digest, healed.reject) == (DIGEST, None)
+
+
+def test_a_failure_never_hides_what_was_found_at_the_same_place(night: Night) -> None:
+    """Catches a memory in which the name of a file decides whether a place was cured, or failed after it."""
+    video = ListedVideo("https://h/v", "v", fingerprint="address")
+    for number in range(20):  # files of the cache are read in the order of their names, which are digests
+        for kind in (0, 1) if number % 2 else (1, 0):
+            seen = Seen(night.storage)
+            seen.add(video, Sight("a" * 64, number + 1)) if kind else seen.add_failure(video, f"{number:064x}")
+            seen.flush()
+        assert Seen(night.storage).get(video) is not None
+        assert not Seen(night.storage).could_not_be_had(video)
 
 
 def test_what_a_server_gave_before_it_failed_is_kept_for_the_next_night(night: Night, server: WebServer) -> None:
@@ -382,6 +405,22 @@ def test_a_mistake_of_our_own_store_ends_the_staging(
     server.pages = {"/a": Page(BODY)}
     with pytest.raises(TypeError, match="store"):
         night(_listed(server, "/a"))
+
+
+def test_an_object_that_was_too_large_is_fetched_once_a_smaller_one_is_there(night: Night, bucket: str) -> None:
+    """Catches the documented cure (scale it down) that changes nothing without a retry of all that is too large."""
+    import boto3
+
+    night.cfg = night.cfg.model_copy(update={"max_mb": 1})
+    client = boto3.client("s3")
+    client.put_object(Bucket=bucket, Key="videos/a.mp4", Body=bytes(1_000_001))
+    (failed,) = night(*open_source(f"s3://{bucket}/videos", Layouts()).list())
+    assert failed.reject == RejectReason.TOO_LARGE
+    known = Known({failed.digest: RejectReason.TOO_LARGE})
+    assert night(*open_source(f"s3://{bucket}/videos", Layouts()).list(), known=known) == []
+    client.put_object(Bucket=bucket, Key="videos/a.mp4", Body=BODY)
+    (healed,) = night(*open_source(f"s3://{bucket}/videos", Layouts()).list(), known=known)
+    assert (healed.digest, healed.reject) == (DIGEST, None)
 
 
 def test_objects_are_fetched_once_resumed_and_again_only_when_their_etag_changes(
