@@ -105,7 +105,7 @@ def publish(storage: LocalStorage, entries: list[Any]) -> None:
     publish_version(storage, DatasetVersion(
         version=parent.version + 1 if parent else 1, parent=parent.version if parent else None,
         created="2026-01-01T00:00:00+00:00", recipe={}, recipe_digest=RECIPE, faces="embedded", licences=(),
-        source_licence="none", units=(parent.units if parent else Units.of(())).extended(entries),
+        source_licences=("none",), units=(parent.units if parent else Units.of(())).extended(entries),
     ))  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def _publish(folder: str) -> None:
     arrays = [pa.array(columns[field.name]).cast(field.type) for field in UNIT_COLUMNS]
     version = DatasetVersion(
         version=1, parent=None, created="2026-01-01T00:00:00+00:00", recipe={}, recipe_digest="0" * 64,
-        faces="embedded", licences=(), source_licence="none",
+        faces="embedded", licences=(), source_licences=("none",),
         units=Units(pa.Table.from_arrays(arrays, schema=UNIT_COLUMNS)),
     )  # fmt: skip
     storage = open_storage(folder)

@@ -39,7 +39,8 @@ _UNSTATED = re.compile(r"\b(unstated|not stated|unknown|unspecified)\b|^(none|n/
 def dataset_licences(version: DatasetVersion) -> tuple[str, ...]:
     """Return the licences of a version's videos and of the weights that made it."""
     return united(
-        [_stated("videos", version.source_licence)], (_stated(part.part, part.licence) for part in version.licences)
+        (_stated("videos", terms) for terms in version.source_licences),
+        (_stated(part.part, part.licence) for part in version.licences),
     )
 
 
@@ -49,10 +50,11 @@ def weight_licences(provenance: Mapping[str, Any]) -> tuple[str, ...]:
     That is: videos and face networks of pretraining, the weights that it began with, the data of adaptation. An entry
     that is none of ours states nothing.
     """
-    source = provenance.get("source_licence")
+    older = provenance.get("source_licence")  # one text for all videos, in files from before each was kept
+    videos = [*listed(provenance, "source_licences"), *([] if older is None else [older])]
     is_untold = bool(provenance.get("init_from")) and provenance.get("start_licences") is None
     stated = united(
-        [] if source is None else [_stated("pretraining videos", source)],
+        (_stated("pretraining videos", terms) for terms in videos),
         (
             _stated(part.get("part"), part.get("licence")) if isinstance(part, Mapping) else NOT_STATED
             for part in listed(provenance, "licences")

@@ -215,6 +215,9 @@ class IngestConfig(BaseConfig):
     sources: tuple[str, ...] = ()
     """Folders (walked recursively), single files, manifests, ``s3://bucket/prefix``, ``http(s)://`` addresses of single
     videos, ``youtube:ID``. In records and logs the addresses appear without user, password and query values."""
+    allow_empty_sources: bool = False
+    """Whether a source may list no video although it once did: a folder that is emptied on purpose, say. Otherwise the
+    ingest ends with an error, since a disk or share that is not mounted looks like this."""
     out: str = "dataset"
     """Folder or s3://bucket/prefix of the dataset."""
     faces: Faces = EmbeddedFaces()

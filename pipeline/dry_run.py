@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from infra.storage import Storage, open_storage
 from pipeline.config import IngestConfig
+from pipeline.dataset.lock import refuse_other_things
+from pipeline.dataset.pending import refuse_half_removed
 from pipeline.dataset.reader import DatasetReader
 from pipeline.dataset.takedown import read_removed
 from pipeline.dataset.versions import DatasetVersion, latest_version
@@ -17,6 +19,7 @@ from pipeline.plan import read_plan
 from pipeline.recipe import recipe_digest
 from pipeline.rows import RejectReason
 from pipeline.sources.addresses import is_local
+from pipeline.sources.emptied import check_emptied
 from pipeline.sources.listing import list_sources
 from pipeline.sources.seen import Seen
 from pipeline.sources.triage import triage
@@ -73,10 +76,14 @@ class DryRun:
 def plan_ingest(cfg: IngestConfig, *, retry: Collection[RejectReason] = ()) -> DryRun:
     """Return what ``ingest`` would do with these settings; errors as there."""
     storage = open_storage(cfg.out)
+    refuse_other_things(storage)
     latest = latest_version(storage)
+    refuse_half_removed(storage, latest)
     check_recipe(latest, cfg, recipe_digest(cfg))
     seen, known = Seen(storage), read_known(storage, latest, refresh=False)
-    found = triage(list_sources(cfg, warn=True), seen, known, read_removed(storage), retry)
+    counts: dict[str, int] = {}
+    found = triage(list_sources(cfg, warn=True, counts=counts), seen, known, read_removed(storage), retry)
+    check_emptied(storage, counts, allow=cfg.allow_empty_sources)
     plan = read_plan(storage)
     size = sum(video.bytes or 0 for video in found.due)
     unsized = sum(video.bytes is None for video in found.due)

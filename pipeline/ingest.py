@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import shutil
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -19,8 +18,9 @@ from infra.ray_session import ray_session
 from infra.run import RunContext
 from infra.storage import LocalStorage, Storage, open_storage
 from pipeline.config import IngestConfig
-from pipeline.dataset.format import PLAN_KEY, manifest_key, shard_key, videos_key
-from pipeline.dataset.lock import writer_lock
+from pipeline.dataset.format import PLAN_KEY, is_own_key, manifest_key, shard_key, videos_key
+from pipeline.dataset.lock import refuse_other_things, remove_temporaries, writer_lock
+from pipeline.dataset.pending import refuse_half_removed
 from pipeline.dataset.takedown import read_removed
 from pipeline.dataset.units import Units
 from pipeline.dataset.versions import Counts, DatasetVersion, Licence, latest_version, publish_version
@@ -33,6 +33,7 @@ from pipeline.plan import Plan, Unit, plan_units, read_plan, write_plan
 from pipeline.recipe import recipe_difference, recipe_digest, recipe_settings
 from pipeline.rows import RejectReason, SourceVideo, VideoOutcome
 from pipeline.sources.addresses import shown_place
+from pipeline.sources.emptied import check_emptied, remember_sources
 from pipeline.sources.listing import check_sources, list_sources
 from pipeline.sources.local import STAGED_PREFIX
 from pipeline.sources.seen import Seen
@@ -78,28 +79,31 @@ def ingest(cfg: IngestConfig, run: RunContext | None = None, *, retry: Collectio
 
     Raises:
         ConfigError: no source, an absent one, nothing in it that looks like a video, a dataset inside its own source,
-            or settings that differ from those that made the dataset.
-        DatasetError: the dataset is damaged, or another ingest writes it.
+            other things where the dataset is to be, a source that lists nothing any more, or settings that differ from
+            those that made the dataset.
+        DatasetError: the dataset is damaged, another ingest writes it, or a takedown from it is unfinished.
         StorageError: the store refuses (disk full, say). The last version stays intact; run again to continue.
         TransientError: a source cannot be listed now.
     """
     start = time.monotonic()
     check_sources(cfg)
     storage = open_storage(cfg.out)
+    refuse_other_things(storage)
     with IngestMetrics.exported(cfg.metrics, run.dir if run else None) as metrics, writer_lock(storage):
         before = latest_version(storage)
+        refuse_half_removed(storage, before)
         recipe = recipe_digest(cfg)
         check_recipe(before, cfg, recipe)
         finished = list(_finish_old_plan(storage, cfg, before, recipe, run, metrics))
         latest = latest_version(storage)
         known = read_known(storage, latest, refresh=True)
-        offer = _stage(storage, cfg, known, retry, run)
+        offer = _stage(storage, cfg, known, retry, run, metrics)
         if not offer.listed and latest is None:
             raise ConfigError(f"no video was found in {_named(cfg)}; no dataset was made")
         due = latest.version + 1 if latest else 1
         units = plan_units(offer.videos, known, recipe, cfg.shard_mb * 1_000_000, version=due, retry=retry)
         if units:
-            plan = Plan(version=due, recipe_digest=recipe, units=units)
+            plan = Plan(version=due, recipe_digest=recipe, source_licence=cfg.source_licence, units=units)
             write_plan(storage, plan)
             finished += _carry_out(storage, cfg, plan, latest, run, metrics)
         else:
@@ -140,11 +144,20 @@ class _Offer:
 
 
 def _stage(
-    storage: Storage, cfg: IngestConfig, known: Known, retry: Collection[RejectReason], run: RunContext | None
+    storage: Storage,
+    cfg: IngestConfig,
+    known: Known,
+    retry: Collection[RejectReason],
+    run: RunContext | None,
+    metrics: IngestMetrics,
 ) -> _Offer:
     """List all sources, and read or fetch what no version knows; splits are assigned."""
     seen, removed = Seen(storage), read_removed(storage)
-    found = triage(list_sources(cfg, warn=True), seen, known, removed, retry)
+    counts: dict[str, int] = {}
+    found = triage(list_sources(cfg, warn=True, counts=counts), seen, known, removed, retry)
+    metrics.listed(counts[source] for source in cfg.sources)
+    check_emptied(storage, counts, allow=cfg.allow_empty_sources)
+    remember_sources(storage, counts)
     videos: list[SourceVideo] = []
     gone = found.removed
     if found.due:
@@ -239,6 +252,7 @@ def _carry_out(
     done = tuple(entry for entry in entries if entry is not None)
     if len(done) != len(plan.units):
         raise DatasetError(f"{len(plan.units) - len(done)} units of {storage.uri} were not completed; run again")
+    licence = cfg.source_licence if plan.source_licence is None else plan.source_licence
     version = DatasetVersion(
         version=plan.version,
         parent=parent.version if parent else None,
@@ -247,7 +261,7 @@ def _carry_out(
         recipe_digest=plan.recipe_digest,
         faces=cfg.faces.kind,
         licences=tuple(Licence.model_validate(part) for part in backend_licences(cfg.faces)),
-        source_licence=cfg.source_licence,
+        source_licences=tuple(dict.fromkeys((*(parent.source_licences if parent else ()), licence))),
         units=(parent.units if parent else Units.of(())).extended(done),
     )
     publish_version(storage, version)
@@ -265,11 +279,16 @@ def _write_rejects(storage: Storage, units: Iterable[Unit]) -> None:
 
 def _sweep(storage: Storage) -> None:
     """Remove what was in progress; the plan goes last, so that a sweep that dies is repeated."""
-    for prefix in ("work/", "units/", STAGED_PREFIX):
-        for key in storage.list(prefix):
+    prefixes = ("work/", "units/", STAGED_PREFIX)
+    for key in (key for prefix in prefixes for key in storage.list(prefix)):
+        if is_own_key(key):
             storage.delete(key)
-        if isinstance(storage, LocalStorage):  # a bucket has no folders that could stay behind
-            shutil.rmtree(Path(storage.uri) / prefix, ignore_errors=True)
+    if isinstance(storage, LocalStorage):  # a bucket has no folders that could stay behind
+        remove_temporaries(storage)
+        for folder in (Path(storage.uri) / prefix for prefix in prefixes):
+            for empty in (*folder.glob("*"), folder):
+                with contextlib.suppress(OSError):  # not empty, or a file: then it is somebody's
+                    empty.rmdir()
     storage.delete(PLAN_KEY)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,8 +20,9 @@ class IngestMetrics:
 
     ``marlin_ingest_videos_total``, ``…_frames_total`` (decoded), ``…_clips_total``, ``…_source_bytes_total`` and
     ``…_rejects_total{reason}`` count what came out of this run; ``…_stage_seconds_total{stage}`` adds up the wall
-    seconds of all workers; ``…_videos_in_progress`` are planned and not finished; ``…_dataset_version`` is the newest
-    version, ``…_last_success_timestamp_seconds`` the time at which the ingest ended well (absent otherwise).
+    seconds of all workers; ``…_videos_in_progress`` are planned and not finished; ``…_videos_listed{source}`` is what
+    a source offers, the first being source 1; ``…_dataset_version`` is the newest version,
+    ``…_last_success_timestamp_seconds`` the time at which the ingest ended well (absent otherwise).
     """
 
     def __init__(self) -> None:
@@ -35,6 +36,7 @@ class IngestMetrics:
         self._rejects = self._counter("rejects", "Videos that gave no clip", "reason")
         self._seconds = self._counter("stage_seconds", "Wall seconds of all workers", "stage")
         self._in_progress = self._gauge("videos_in_progress", "Videos planned and not finished")
+        self._listed = self._gauge("videos_listed", "Videos that a source lists, by its number", "source")
         for reason in RejectReason:  # a reason that has not come yet is 0 and not absent: rates and alerts need that
             self._rejects.labels(reason.value)
 
@@ -45,6 +47,11 @@ class IngestMetrics:
         metrics = cls()
         with exported(metrics.registry, host=cfg.host, port=cfg.port, folder=folder):
             yield metrics
+
+    def listed(self, videos: Iterable[int]) -> None:
+        """Note how many videos each source lists, in the order of the sources."""
+        for number, count in enumerate(videos, 1):
+            self._listed.labels(str(number)).set(count)
 
     def planned(self, videos: int) -> None:
         """Count videos as begun."""
@@ -77,5 +84,5 @@ class IngestMetrics:
     def _counter(self, name: str, what: str, *labels: str) -> Counter:
         return Counter(f"marlin_ingest_{name}", what, labels, registry=self.registry)
 
-    def _gauge(self, name: str, what: str) -> Gauge:
-        return Gauge(f"marlin_ingest_{name}", what, registry=self.registry)
+    def _gauge(self, name: str, what: str, *labels: str) -> Gauge:
+        return Gauge(f"marlin_ingest_{name}", what, labels, registry=self.registry)

@@ -35,6 +35,8 @@ class Plan(_Frozen):
     version: int
     """The version that this plan will become."""
     recipe_digest: str
+    source_licence: str | None = None
+    """Licence of its videos; None in a plan that was written before plans said it."""
     units: tuple[Unit, ...]
 
     @property

@@ -23,7 +23,7 @@ from infra.storage import Storage, open_storage
 from pipeline.config import IngestConfig
 from pipeline.dataset.format import AUDIO, META, VIDEO, clip_key, work_key
 from pipeline.dataset.lock import writer_lock
-from pipeline.dataset.pending import refuse_while_planned, sweep_finished
+from pipeline.dataset.pending import refuse_half_removed, refuse_while_planned, sweep_finished
 from pipeline.dataset.reader import DatasetReader
 from pipeline.dataset.rewrite import rewritten_id
 from pipeline.dataset.sample import meta_to_bytes
@@ -98,6 +98,7 @@ def reparse(cfg: IngestConfig, run: RunContext | None = None, storage: Storage |
     require_dataset(storage)
     with writer_lock(storage):
         latest = newest_version(storage)
+        refuse_half_removed(storage, latest)
         refuse_while_planned(storage, latest, "parse it anew")
         sweep_finished(storage, latest)
         if latest.recipe_digest == recipe:
@@ -108,7 +109,7 @@ def reparse(cfg: IngestConfig, run: RunContext | None = None, storage: Storage |
         finished = _treat(_pending(storage, latest, ids), cfg, recipe, storage, run)
         made = _publish(storage, latest, cfg, recipe, list(ids.values()))
     if run is not None:
-        run.add_input("dataset", storage.uri, f"version {latest.version}", licence=latest.source_licence)
+        run.add_input("dataset", storage.uri, f"version {latest.version}", licence="; ".join(latest.source_licences))
         for part in made.licences:
             run.add_input(part.part, part.source, part.sha256, licence=part.licence)
         run.add_output("dataset", storage.uri, f"version {made.version}")

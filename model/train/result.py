@@ -44,7 +44,7 @@ class WeightWriter:
                 "dataset": self.reader.storage.uri,
                 "dataset_version": version.version,
                 "recipe_digest": version.recipe_digest,
-                "source_licence": version.source_licence,
+                "source_licences": list(version.source_licences),
                 "licences": [licence.model_dump() for licence in version.licences],
                 "config_digest": config_digest(cfg),
                 "init_from": cfg.init_from,

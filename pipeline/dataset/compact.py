@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from infra.storage import Storage
 from pipeline.dataset.lock import writer_lock
-from pipeline.dataset.pending import refuse_while_planned, sweep_finished
+from pipeline.dataset.pending import refuse_half_removed, refuse_while_planned, sweep_finished
 from pipeline.dataset.reader import DatasetReader
 from pipeline.dataset.rewrite import rewrite_unit, rewritten_id
 from pipeline.dataset.units import ShardEntry
@@ -75,6 +75,7 @@ def compact_dataset(
     require_dataset(storage)
     with writer_lock(storage):
         parent = newest_version(storage)
+        refuse_half_removed(storage, parent)
         refuse_while_planned(storage, parent, "compact it")
         sweep_finished(storage, parent)
         groups = plan_compaction(parent.units, shard_bytes)

@@ -15,8 +15,8 @@ from pipeline.rows import RejectReason
 
 SCHEMA = 2
 """Number of the format of tables and plans; a reader refuses any other."""
-VERSION_SCHEMA = 3
-"""Number of the format of version files. (2, in which the units stand in the file itself, is still read.)"""
+VERSION_SCHEMA = 4
+"""Number of the format of version files. Still read: 2 (units in the file itself) and 3 (one licence of all videos)."""
 
 PLAN_KEY = "plan.json"
 REGION_STRIDE = 4
@@ -33,6 +33,12 @@ META, VIDEO, MAPS, AUDIO = ".json", ".mp4", ".regions.npy.gz", ".flac"
 MOST_TRACK, MOST_FRAME = 9999, 9_999_999
 """Largest numbers that a key holds: with more digits, keys would not sort by track and time."""
 KEY_PATTERN = re.compile(r"[0-9a-f]{16}-t\d{4}-f\d{7}-[0-9a-f]{8}")
+
+_OWN_KEY = re.compile(
+    r"plan\.json|removed\.json|removed/[0-9a-f]{64}|seen/[a-z0-9-]+\.parquet|staged/[0-9a-f]{64}"
+    r"|work/[^/]+/[0-9a-f]{64}\.(clips\.tar|regions\.tar|outcome\.json)|units/[^/]+\.done"
+    r"|shards/[0-9a-f]{16}\.tar|(manifests|videos)/[0-9a-f]{16}\.parquet|versions/[0-9a-f]{64}\.parquet"
+)
 
 MANIFEST_COLUMNS = pa.schema(
     [
@@ -99,6 +105,11 @@ UNIT_COLUMNS = pa.schema(
     ]
 )
 """``versions/<sha256>.parquet``: one row a unit, in the version's order; no tar where no clip came out."""
+
+
+def is_own_key(key: str) -> bool:
+    """Tell whether an ingest writes objects of this name (but for version files): what has another is not ours."""
+    return _OWN_KEY.fullmatch(key) is not None
 
 
 def shard_key(unit: str) -> str:

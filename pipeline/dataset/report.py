@@ -162,7 +162,7 @@ def _making(reader: DatasetReader) -> Section:
         ("published", version.created),
         ("recipe", version.recipe_digest),
         ("face back-end", version.faces),
-        ("licence of the videos", version.source_licence),
+        ("licences of the videos", "; ".join(version.source_licences)),
     ]
     licences = [(part.part, part.licence, part.source, part.sha256[:16]) for part in version.licences]
     history = []

@@ -18,9 +18,9 @@ from pipeline.sources.local import STAGED
 
 GRACE_S = 24 * 3600.0
 """Age below which nothing is deleted: another writer of a bucket may be about to list it."""
-_ENDINGS = {
-    "units/": ".done", "work/": "", "staged/": "", "versions/": ".parquet", "shards/": ".tar",
-    "manifests/": ".parquet", "videos/": ".parquet",
+_ENDINGS: dict[str, str | tuple[str, ...]] = {
+    "units/": ".done", "work/": (".clips.tar", ".regions.tar", ".outcome.json"), "staged/": "",
+    "versions/": ".parquet", "shards/": ".tar", "manifests/": ".parquet", "videos/": ".parquet",
 }  # fmt: skip
 """Where that lies which is swept, and how it ends, in this order; all else is not ours. A marker goes before what it
 vouches for; tables of videos go last, since they alone tell which video is meant when a takedown is run again."""

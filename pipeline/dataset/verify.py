@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from infra.errors import DatasetError, StorageError
 from pipeline.dataset.format import MAPS, META, members, shard_key
+from pipeline.dataset.pending import unfinished_takedown
 from pipeline.dataset.reader import DatasetReader
+from pipeline.dataset.rewrite import is_left_out
 from pipeline.dataset.sample import meta_from_bytes, regions_from_bytes
+from pipeline.dataset.takedown import read_removed
 from pipeline.dataset.tar import StoredTar
 from pipeline.dataset.units import ShardEntry
 
@@ -16,16 +19,18 @@ def verify_dataset(reader: DatasetReader, on_unit: Callable[[str], None] | None 
     """Return every problem found, one sentence each; an empty list means that the version is whole.
 
     Checked: the sha256 of every tar and table; that each tar holds exactly the manifest's samples, in order, at
-    the manifest's offsets; that metadata parses and agrees with the manifest; type and shape of region maps; counts.
+    the manifest's offsets; that metadata parses and agrees with the manifest; type and shape of region maps; counts;
+    that no video is here which was taken down.
 
     Args:
         reader: the version to check.
         on_unit: called with each unit's id when it is done (progress).
     """
     problems = []
+    removed = read_removed(reader.storage)
     for entry in reader.version.units:
         try:
-            problems += [f"unit {entry.unit}: {problem}" for problem in _unit_problems(reader, entry)]
+            problems += [f"unit {entry.unit}: {problem}" for problem in _unit_problems(reader, entry, removed)]
         except (DatasetError, StorageError) as error:
             problems.append(f"unit {entry.unit}: {error}")
         if on_unit is not None:
@@ -43,7 +48,7 @@ def _keys(reader: DatasetReader, entry: ShardEntry) -> list[str]:
         return []
 
 
-def _unit_problems(reader: DatasetReader, entry: ShardEntry) -> list[str]:
+def _unit_problems(reader: DatasetReader, entry: ShardEntry, removed: Collection[str]) -> list[str]:
     videos = reader.videos(entry.unit)
     rows = reader.manifest(entry.unit).to_pylist()
     counts = {
@@ -53,6 +58,11 @@ def _unit_problems(reader: DatasetReader, entry: ShardEntry) -> list[str]:
         "clips of its videos": (sum(videos["clips"].to_pylist()), entry.clips),
     }
     problems = [f"{found} {name}, listed are {listed}" for name, (found, listed) in counts.items() if found != listed]
+    problems += [
+        unfinished_takedown(reader.storage, row["video"])
+        for row in videos.select(["video", "content"]).to_pylist()
+        if is_left_out(row, removed)
+    ]
     return problems + (_tar_problems(reader, entry, rows) if entry.clips else [])
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infra.errors import DatasetError, StorageError, TransientError
 from infra.storage import Storage
@@ -47,7 +47,8 @@ class VersionFacts(_Frozen):
     faces: str
     """Kind of the face back-end."""
     licences: tuple[Licence, ...]
-    source_licence: str
+    source_licences: tuple[str, ...] = Field(min_length=1)
+    """Of the videos, as those who ingested them stated it; each once. What one ingest states is never taken back."""
 
 
 class Counts(_Frozen):
@@ -158,11 +159,13 @@ def _parsed(storage: Storage, version: int) -> tuple[VersionRecord | Tombstone, 
     try:
         tree = json.loads(storage.read(key))
         schema = tree.pop("schema", None) if isinstance(tree, dict) else None
-        if schema not in (2, VERSION_SCHEMA):
+        if schema not in (2, 3, VERSION_SCHEMA):
             cure = "ingest its sources anew into another --out" if schema == 1 else "use the code that made it"
             raise DatasetError(
-                f"{storage.uri}/{key} has schema {schema}, this code reads 2 and {VERSION_SCHEMA}; {cure}"
+                f"{storage.uri}/{key} has schema {schema}, this code reads 2 to {VERSION_SCHEMA}; {cure}"
             )
+        if schema < VERSION_SCHEMA and "source_licence" in tree:
+            tree["source_licences"] = (tree.pop("source_licence"),)
         if schema == 2 and "units" in tree:
             units = Units.of(ShardEntry.model_validate(entry) for entry in tree.pop("units"))
             listed = DatasetVersion.model_validate({**tree, "units": units})

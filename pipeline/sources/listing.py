@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Protocol
 
@@ -60,14 +60,21 @@ def open_source(text: str, layouts: Layouts) -> Source:
     return FileSource(path, layouts)
 
 
-def list_sources(cfg: IngestConfig, *, warn: bool = False) -> Iterator[ListedVideo]:
+def list_sources(
+    cfg: IngestConfig, *, warn: bool = False, counts: MutableMapping[str, int] | None = None
+) -> Iterator[ListedVideo]:
     """Yield the videos of all sources, source by source; errors as ``check_sources`` and ``Source.list``.
 
-    With ``warn``, labels whose videos are not there are counted in the log at the end.
+    With ``warn``, labels whose videos are not there are counted in the log at the end. ``counts`` receives the number
+    of videos of each source, by its text in ``cfg.sources``.
     """
+    counts = {} if counts is None else counts
     layouts = Layouts(cfg.split, labelled_boxes=cfg.faces.labelled_boxes)
-    for source in _open_sources(cfg, layouts):
-        yield from source.list()
+    for text, source in zip(cfg.sources, _open_sources(cfg, layouts), strict=True):
+        counts.setdefault(text, 0)
+        for video in source.list():
+            counts[text] += 1
+            yield video
     for sentence in layouts.lacking() if warn else ():
         logger.warning("%s", sentence)
 

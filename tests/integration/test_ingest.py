@@ -134,6 +134,7 @@ def test_a_store_that_refuses_in_the_middle_leaves_no_version_and_the_next_run_g
     """Bug caught: a full disk that leaves a broken version, or makes the finished work be done again."""
     cfg = dataset[0].model_copy(update={"out": str(tmp_path / "d"), "workers": 1})
     (tmp_path / "d").mkdir()
+    (tmp_path / "d" / ".lock").touch()
     (tmp_path / "d" / "shards").write_bytes(
         b"a file where a folder is needed: writing a shard fails, as on a full disk"
     )

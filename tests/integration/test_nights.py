@@ -11,15 +11,18 @@ from pathlib import Path
 import pytest
 
 from infra.config import validate_config
+from infra.errors import ConfigError
 from infra.ray_session import ray_session
 from infra.run import RunContext
 from infra.storage import open_storage
+from model.licences import dataset_licences, non_commercial
 from pipeline import graph
 from pipeline.config import IngestConfig, TrackConfig
 from pipeline.dataset.reader import open_dataset
 from pipeline.dataset.show import summary, video_rows
 from pipeline.dataset.takedown import REMOVED_KEY
 from pipeline.dataset.verify import verify_dataset
+from pipeline.dataset.versions import DatasetVersion
 from pipeline.dry_run import plan_ingest
 from pipeline.ingest import ingest
 from pipeline.rows import RejectReason
@@ -138,6 +141,50 @@ def test_a_retry_treats_rejects_again_and_their_latest_outcome_counts(sample_vid
     assert verify_dataset(reader) == []
     assert [row["reject"] for row in video_rows(reader)] == ["no_face", None]
     assert open_dataset(strict.out, 1).version.units == reader.version.units[:-1]
+
+
+def test_every_nights_licence_stays_with_the_dataset_and_an_interrupted_plan_keeps_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches videos "for research only" that pass for MIT because a later night's videos were."""
+    (tmp_path / "videos").mkdir()
+    cfg = _cfg(tmp_path, str(tmp_path / "videos"))
+
+    def night(name: str, licence: str) -> DatasetVersion:
+        (tmp_path / "videos" / name).write_text(f"no video is in {name}")
+        ingest(cfg.model_copy(update={"source_licence": licence}))
+        return open_dataset(cfg.out).version
+
+    assert night("a.mp4", "CC-BY-NC-4.0").source_licences == ("CC-BY-NC-4.0",)
+    with monkeypatch.context() as patched:
+        patched.setattr(graph, "treat_videos", _killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            night("b.mp4", "CC-BY-4.0")
+    assert night("c.mp4", "MIT").source_licences == ("CC-BY-NC-4.0", "CC-BY-4.0", "MIT")
+    assert open_dataset(cfg.out, 2).version.source_licences == ("CC-BY-NC-4.0", "CC-BY-4.0")
+    last = night("d.mp4", "CC-BY-NC-4.0")
+    assert (last.version, last.source_licences) == (4, ("CC-BY-NC-4.0", "CC-BY-4.0", "MIT"))
+    assert non_commercial(dataset_licences(last))[0] == "videos: CC-BY-NC-4.0"
+
+
+def _killed(*_: object) -> Iterator[object]:
+    raise RuntimeError("killed")
+
+
+def test_a_source_that_is_not_mounted_tonight_is_no_success(tmp_path: Path) -> None:
+    """Catches a share that is gone while the alert on the last success stays quiet."""
+    (tmp_path / "nfs").mkdir()
+    (tmp_path / "nfs" / "a.mp4").write_text("no video")
+    cfg = _cfg(tmp_path, str(tmp_path / "nfs"))
+    ingest(cfg)
+    (tmp_path / "nfs" / "a.mp4").unlink()
+    for attempt in (ingest, plan_ingest):
+        with pytest.raises(ConfigError, match="mounted"):
+            attempt(cfg)
+    with RunContext.create("ingest", cfg, folder=tmp_path / "run") as run:
+        report = ingest(cfg.model_copy(update={"allow_empty_sources": True}), run)
+    assert (report.new, report.listed) == (False, 0)
+    assert 'marlin_ingest_videos_listed{source="1"} 0.0\n' in (tmp_path / "run" / "metrics.prom").read_text()
 
 
 def test_what_was_taken_down_does_not_come_back(sample_videos: Path, tmp_path: Path) -> None:

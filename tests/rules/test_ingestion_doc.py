@@ -38,6 +38,7 @@ def test_settings_and_metrics_that_it_names_exist() -> None:
     known = IngestConfig().model_dump()
     assert [name for name in named if name.split(".")[1] not in known[name.split(".")[0]]] == []
     metrics = IngestMetrics()
+    metrics.listed([1])
     metrics.succeeded(1)
     exported = {sample.name for family in metrics.registry.collect() for sample in family.samples}
     told = {f"marlin_ingest_{name}" for name in re.findall(r"`(?:marlin_ingest|…)_([a-z_]+)(?:\{[a-z]+\})?`", TEXT)}

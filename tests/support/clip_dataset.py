@@ -93,7 +93,7 @@ def write_clip_dataset(folder: Path, units: Sequence[Mapping[str, Sequence[int]]
         DatasetVersion(
             version=1, parent=None, created="2026-01-01T00:00:00+00:00", recipe={}, recipe_digest=RECIPE,
             faces="drawn", licences=(Licence(part="parser", licence="drawn by hand", source="tests", sha256=RECIPE),),
-            source_licence="drawn for tests", units=Units.of(entries),
+            source_licences=("drawn for tests",), units=Units.of(entries),
         ),
     )  # fmt: skip
     return folder

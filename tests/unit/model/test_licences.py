@@ -78,6 +78,14 @@ def test_entries_that_are_none_of_ours_state_nothing(told):
     assert weight_licences({**told, "source_licence": "MIT"})[0] == "pretraining videos: MIT"
 
 
+def test_each_licence_of_the_videos_is_judged_by_itself():
+    """Catches restricted videos of an earlier night behind tonight's MIT, and two texts judged as one."""
+    told = {"source_licences": ["CC-BY-NC-4.0", "MIT"], "licences": []}
+    assert weight_licences(told) == ("pretraining videos: CC-BY-NC-4.0", "pretraining videos: MIT")
+    assert non_commercial(weight_licences(told)) == ["pretraining videos: CC-BY-NC-4.0"]
+    assert non_commercial(weight_licences({**told, "source_licences": ["MIT", "Apache-2.0"]})) == []
+
+
 def test_terms_that_are_one_text_are_that_text():
     """Catches a licence taken apart into its letters."""
     assert weight_licences({"start_licences": "videos: MIT", "init_from": "x"}) == ("videos: MIT",)

@@ -41,7 +41,7 @@ def test_a_run_leaves_weights_of_both_networks_with_their_provenance(report):
     assert loaded.config.image_size == 112
     assert any(name.startswith("discriminator.") for name in loaded.state)
     assert loaded.provenance["dataset_version"] == 1
-    assert loaded.provenance["source_licence"] == "drawn for tests"
+    assert loaded.provenance["source_licences"] == ["drawn for tests"]
     assert (loaded.provenance["steps"], loaded.provenance["clips_seen"]) == (STEPS, 48)
     assert "parser: drawn by hand" in report.licences
     assert report.dataset_licences == report.licences, "it began at random"

@@ -122,7 +122,7 @@ class DatasetBuilder:
             recipe_digest=RECIPE,
             faces="embedded",
             licences=(Licence(part="detector", licence="MIT", source="a package", sha256="0" * 64),),
-            source_licence="test",
+            source_licences=("test",),
             units=(parent.units if parent else Units.of(())).extended(entries),
         )
         publish_version(self.storage, version)

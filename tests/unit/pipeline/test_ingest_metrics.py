@@ -40,6 +40,7 @@ def test_a_scrape_in_the_middle_and_the_file_at_the_end_tell_what_came_out(tmp_p
     """Bug caught: counters that count nothing or twice, a port that stays open, a name of a video in a label."""
     port = _free_port()
     with IngestMetrics.exported(MetricsConfig(port=port), tmp_path) as metrics:
+        metrics.listed([12, 0])
         metrics.planned(3)
         metrics.finished(GOOD)
         metrics.finished(BAD)
@@ -50,7 +51,8 @@ def test_a_scrape_in_the_middle_and_the_file_at_the_end_tell_what_came_out(tmp_p
     expected = {
         "videos_total": 2, "frames_total": 100, "clips_total": 3, "source_bytes_total": 1010,
         "rejects_total no_face": 1, "rejects_total timeout": 0, "stage_seconds_total decode": 0.75,
-        "stage_seconds_total parse": 1, "videos_in_progress": 1,
+        "stage_seconds_total parse": 1, "videos_in_progress": 1, "videos_listed 1": 12,
+        "videos_listed 2": 0,
     }  # fmt: skip
     assert expected.items() <= seen.items()
     assert "secret" not in text

@@ -82,7 +82,7 @@ def write_dataset(folder: Path, videos: dict[str, int], labels: dict[str, dict] 
         storage,
         DatasetVersion(
             version=1, parent=None, created="2026-01-01T00:00:00+00:00", recipe={}, recipe_digest=RECIPE,
-            faces="drawn", licences=(), source_licence="drawn for tests", units=Units.of([entry]),
+            faces="drawn", licences=(), source_licences=("drawn for tests",), units=Units.of([entry]),
         ),
     )  # fmt: skip
     return folder

@@ -44,7 +44,7 @@ def test_weights_hand_on_what_those_that_they_began_with_stood_on(cfg, tmp_path,
     write = WeightWriter(cfg, engines, open_dataset(cfg.data.dataset), start_facts(cfg))  # type: ignore[arg-type]
     write(tmp_path / "w.safetensors", 3)
     told = load_weights(tmp_path / "w.safetensors").provenance
-    assert (told["steps"], told["source_licence"]) == (3, "drawn for tests")
+    assert (told["steps"], told["source_licences"]) == (3, ["drawn for tests"])
     assert told["start_licences"] == START["adapted_on_licences"]
     assert told["labels_learnt"] == START["labels_learnt"]
 

@@ -442,7 +442,8 @@ def test_killed_before_any_write_the_same_command_finishes_it(house: Storage, bu
         killed = killed_at(remove, place, writes, tmp_path / "scratch", videos=["secret.mp4"])
         if not killed:
             break
-        assert verify_dataset(open_dataset(place)) == [], f"a reader after write {writes}"
+        problems = verify_dataset(open_dataset(place))
+        assert [text for text in problems if "a takedown is unfinished" not in text] == [], f"after write {writes}"
         if writes > 1:
             assert read_removed(store) & written
         remove_videos(store, ["secret.mp4"], builder.scratch)

@@ -41,14 +41,27 @@ def test_a_version_of_the_older_schema_is_read_and_followed_by_one_of_the_newer(
     tree = json.loads(storage.read(version_key(1)))
     storage.delete(units_key(tree["units_sha256"]))
     older = {name: value for name, value in tree.items() if name not in ("counts", "units_sha256")}
+    (older["source_licence"],) = older.pop("source_licences")
     older |= {"schema": 2, "units": [entry.model_dump() for entry in units]}
     storage.write(version_key(1), json.dumps(older).encode())
     loaded = load_version(storage, 1)
     assert loaded == small.version
     assert read_version(storage, 1).counts == small.version.counts
     publish_version(storage, next_version(loaded, loaded.units, "ingest"))
-    assert json.loads(storage.read(version_key(2)))["schema"] == 3
+    assert json.loads(storage.read(version_key(2)))["schema"] == 4
     assert list(load_version(storage, 2).units) == units
+
+
+def test_a_version_from_before_each_licence_was_kept_has_the_one_it_states(small, builder) -> None:
+    """Catches an upgrade after which a dataset cannot be read, or its videos' licence is taken apart into letters."""
+    tree = json.loads(builder.storage.read(version_key(1)))
+    assert tree.pop("source_licences") == ["test"]
+    builder.storage.write(version_key(1), json.dumps({**tree, "schema": 3, "source_licence": "MIT"}).encode())
+    assert load_version(builder.storage, 1).source_licences == ("MIT",)
+    bare = {**tree, "source_licences": []}
+    builder.storage.write(version_key(1), json.dumps(bare).encode())
+    with pytest.raises(DatasetError, match="damaged"):
+        load_version(builder.storage, 1)
 
 
 def test_the_table_of_units_is_there_before_the_version_that_names_it(small, builder) -> None:
@@ -88,7 +101,7 @@ def test_another_schema_is_refused_in_one_sentence(small, builder) -> None:
         load_version(builder.storage, 1)
     builder.storage.write(version_key(1), json.dumps({**tree, "schema": 1}).encode())
     with pytest.raises(
-        DatasetError, match=r"schema 1, this code reads 2 and 3; ingest its sources anew into another --out"
+        DatasetError, match=r"schema 1, this code reads 2 to 4; ingest its sources anew into another --out"
     ):
         load_version(builder.storage, 1)
 
@@ -146,7 +159,7 @@ def test_a_removed_version_names_the_one_that_can_be_read_in_its_place(small, bu
         load_version(storage, 1)
     assert [version.version for version in live_versions(storage)] == [3]
     assert list_versions(storage) == [1, 2, 3]
-    assert json.loads(storage.read(version_key(1))) == {"schema": 3, "version": 1, "removed": True, "successor": 2}
+    assert json.loads(storage.read(version_key(1))) == {"schema": 4, "version": 1, "removed": True, "successor": 2}
     bury_version(storage, 3, 1)
     with pytest.raises(DatasetError, match="is damaged"):
         load_version(storage, 1)
