@@ -83,7 +83,7 @@ class Registry:
         self.storage: Storage = open_storage(uri)
 
     def encoders(self) -> list[Encoder]:
-        """Return all encoders, oldest first; StorageError where a record is damaged."""
+        """Return all encoders, oldest first; StorageError where a record is damaged or missing."""
         return self._rows("versions", Encoder)
 
     def encoder(self, number: int) -> Encoder:
@@ -94,7 +94,7 @@ class Registry:
         raise ConfigError(f"{self.storage.uri} has no version {number}; `marlin registry list` shows what it has")
 
     def decisions(self) -> list[Decision]:
-        """Return all decisions, oldest first."""
+        """Return all decisions, oldest first; errors as ``encoders``."""
         return self._rows("decisions", Decision)
 
     def live(self) -> Encoder | None:
@@ -108,16 +108,25 @@ class Registry:
         Args:
             weights: file to copy into the registry.
             made: (number, time, sha256) → the record.
+
+        Raises:
+            StorageError: a record is missing: its number must not be given to other weights.
         """
         digest = file_digest(weights)
+        is_kept = False
         while True:
             known = self.encoders()
             for encoder in known:
                 if encoder.sha256 == digest:
                     return encoder
-            row = made(len(known) + 1, _now(), digest)
-            self.storage.upload(weights, row.key)
-            if self._add("versions", row.number, row):
+            number = len(known) + 1
+            if any(decision.version >= number for decision in self.decisions()):
+                raise self._missing("versions", number)
+            row = made(number, _now(), digest)
+            if not is_kept:
+                self.storage.upload(weights, row.key)
+                is_kept = True
+            if self._add("versions", number, row):
                 return row
 
     def decide(self, action: Action, version: int, why: str, scores: dict[str, float] | None = None) -> Decision:
@@ -168,17 +177,31 @@ class Registry:
         self.storage.delete(ATTEMPT_KEY)
 
     def _add(self, folder: str, number: int, row: _Frozen) -> bool:
-        return self.storage.put_if_absent(f"{folder}/{number:06d}.json", row.model_dump_json(indent=1).encode())
+        return self.storage.put_if_absent(_key(folder, number), row.model_dump_json(indent=1).encode())
 
     def _rows(self, folder: str, kind: type[RowT]) -> list[RowT]:
-        keys = (key for key in self.storage.list(f"{folder}/") if re.fullmatch(rf"{folder}/\d{{6}}\.json", key))
-        return [self._read(key, kind) for key in keys]
+        """Return records 1 … n. The listing of a folder may pass over one that is being added; it is asked for."""
+        names = (re.fullmatch(rf"{folder}/(\d{{6}})\.json", key) for key in self.storage.list(f"{folder}/"))
+        listed = {int(name[1]) for name in names if name}
+        rows = []
+        for number in range(1, max(listed, default=0) + 1):
+            if number not in listed and not self.storage.exists(_key(folder, number)):
+                raise self._missing(folder, number)
+            rows.append(self._read(_key(folder, number), kind))
+        return rows
+
+    def _missing(self, folder: str, number: int) -> StorageError:
+        return StorageError(f"{self.storage.uri}/{_key(folder, number)} is missing; restore it from a copy")
 
     def _read(self, key: str, kind: type[RowT]) -> RowT:
         try:
             return kind.model_validate_json(self.storage.read(key))
         except ValidationError as error:
             raise StorageError(f"{self.storage.uri}/{key} is damaged; restore it from a copy") from error
+
+
+def _key(folder: str, number: int) -> str:
+    return f"{folder}/{number:06d}.json"
 
 
 def live_version(decisions: Sequence[Decision]) -> int | None:

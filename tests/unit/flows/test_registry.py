@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -84,6 +85,50 @@ def test_a_damaged_record_is_one_sentence(tmp_path):
     registry.storage.write("versions/000001.json", b'{"number": 1')
     with pytest.raises(StorageError, match="is damaged; restore it"):
         registry.live() or registry.encoders()
+
+
+def within(seconds: float, work: Callable[[], object]) -> BaseException | None:
+    """What ``work`` raises; it fails the test when it does not end."""
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(work)
+    pool.shutdown(wait=False)
+    return future.exception(timeout=seconds)
+
+
+@pytest.mark.parametrize("lost", [2, 3])
+def test_a_lost_record_is_one_sentence_and_its_number_is_not_given_again(uri, tmp_path, lost):
+    """Catches a partial restore that makes the next writer try one number for ever, or give a decided one anew."""
+    registry = filled(uri, tmp_path, 3)
+    for number in (1, 2, 3):
+        registry.decide("promote", number, "better")
+    (tmp_path / "w").write_bytes(b"new")
+    registry.storage.delete(f"versions/00000{lost}.json")
+    error = within(20, lambda: registry.register(tmp_path / "w", record))
+    assert isinstance(error, StorageError)
+    assert f"versions/00000{lost}.json is missing; restore it" in str(error)
+    again = filled(f"{uri}-again", tmp_path, 1)
+    for _ in range(3):
+        again.decide("promote", 1, "better")
+    again.storage.delete("decisions/000002.json")
+    assert "decisions/000002.json is missing" in str(within(20, lambda: again.decide("promote", 1, "")))
+
+
+def test_weights_are_copied_once_however_many_writers_are_quicker(tmp_path):
+    """Catches gigabytes that are sent again for every number that another writer took first."""
+    registry = filled(str(tmp_path / "r"), tmp_path, 1)
+    copies = []
+    upload = registry.storage.upload
+    registry.storage.upload = lambda local, key: (copies.append(key), upload(local, key))
+
+    def made(number: int, created: str, sha256: str) -> Encoder:
+        if number < 4:  # another is quicker
+            other = record(number, sha256=f"{number:064}")
+            registry.storage.put_if_absent(f"versions/{number:06d}.json", other.model_dump_json().encode())
+        return record(number, created, sha256)
+
+    (tmp_path / "w").write_bytes(b"new")
+    assert registry.register(tmp_path / "w", made).number == 4
+    assert len(copies) == 1
 
 
 def test_what_learnt_from_a_version_includes_children():
