@@ -5,6 +5,7 @@ The registry says what is live and what is in the making, the dataset what there
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from prefect import flow, tags
@@ -17,7 +18,7 @@ from flows.events import ENCODER_PROMOTED, post_event, registry_resource
 from flows.ingest import DAY_S
 from flows.plan import Idle, due_attempt
 from flows.pretrain import pretrain_flow
-from flows.registry import Action, Attempt, Decision, Encoder, Registry
+from flows.registry import Action, Attempt, Decision, Encoder, Registry, live_version
 from flows.runs import encoder_folder, settled_folder
 from infra.storage import open_storage
 from model.adapt.encoders import refuse_learnt_labels
@@ -27,6 +28,8 @@ from model.licences import non_commercial
 from model.pretrain import PretrainReport
 from model.train.networks import first_weights
 from pipeline.dataset.versions import VersionRecord, list_versions, newest_version, read_version
+
+logger = logging.getLogger(__name__)
 
 
 @flow(name="improve", flow_run_name="improve {cfg.registry}", timeout_seconds=90 * DAY_S)
@@ -106,18 +109,26 @@ def _licences(trained: PretrainReport, parent: Encoder | None) -> tuple[str, ...
 
 
 def _decided(cfg: ImproveConfig, registry: Registry, candidate: Encoder) -> Decision:
-    """Return what is decided about the candidate; a run that died after deciding does not decide again."""
-    for decision in registry.decisions():
-        if decision.version == candidate.number:
-            return decision
-    verdict = _verdict(cfg, registry, candidate)
-    action: Action = "promote" if verdict.passed else "refuse"
-    return registry.decide(action, candidate.number, verdict.why, verdict.scores)
+    """Return what is decided about the candidate; a run that died after deciding does not decide again.
+
+    Measuring takes hours: where a person decides something meanwhile, the candidate is held against what is live then.
+    """
+    while True:
+        history = registry.decisions()
+        for decision in history:
+            if decision.version == candidate.number:
+                return decision
+        number = live_version(history)
+        verdict = _verdict(cfg, registry, candidate, None if number is None else registry.encoder(number))
+        action: Action = "promote" if verdict.passed else "refuse"
+        decided = registry.decide_after(history, action, candidate.number, verdict.why, verdict.scores)
+        if decided is not None:
+            return decided
+        logger.info("something was decided while version %d was measured; it is compared anew", candidate.number)
 
 
-def _verdict(cfg: ImproveConfig, registry: Registry, candidate: Encoder) -> Verdict:
+def _verdict(cfg: ImproveConfig, registry: Registry, candidate: Encoder, live: Encoder | None) -> Verdict:
     """Adapt the candidate and the live encoder alike on the candidate's dataset version, and compare."""
-    live = registry.live()
     scored = _scored(cfg, registry, candidate, candidate)
     if cfg.commercial_use and (closed := non_commercial(candidate.licences, cfg.commercial_licences)):
         return Verdict(False, f"commercial_use is set, and behind it stand {'; '.join(closed)}", {})

@@ -131,15 +131,25 @@ class Registry:
 
     def decide(self, action: Action, version: int, why: str, scores: dict[str, float] | None = None) -> Decision:
         """Write down what becomes of a version; ConfigError where there is no such version."""
+        while (row := self.decide_after(self.decisions(), action, version, why, scores)) is None:
+            pass
+        return row
+
+    def decide_after(
+        self,
+        history: Sequence[Decision],
+        action: Action,
+        version: int,
+        why: str,
+        scores: dict[str, float] | None = None,
+    ) -> Decision | None:
+        """As ``decide``; None, and nothing is written, where something was decided since ``history`` was read."""
         self.encoder(version)
-        while True:
-            known = self.decisions()
-            row = Decision(
-                number=len(known) + 1, at=_now(), action=action, version=version, previous=live_version(known), why=why,
-                scores=scores or {},
-            )  # fmt: skip
-            if self._add("decisions", row.number, row):
-                return row
+        row = Decision(
+            number=len(history) + 1, at=_now(), action=action, version=version, previous=live_version(history), why=why,
+            scores=scores or {},
+        )  # fmt: skip
+        return row if self._add("decisions", row.number, row) else None
 
     def rollback(self, why: str) -> Decision:
         """Make live what was live before the present one; ConfigError where nothing was."""

@@ -91,6 +91,42 @@ def test_a_run_that_died_after_deciding_does_not_decide_again(cfg, monkeypatch):
     assert len(registry.decisions()) == 1
 
 
+@pytest.mark.parametrize("by_hand", ["rollback", "promote"])
+def test_what_a_person_decides_while_a_candidate_is_measured_stands(cfg, monkeypatch, by_hand):
+    """Catches a rollback that hours later is overridden by a comparison with the encoder that was rolled back."""
+    registry = Registry(cfg.registry)
+    for encoder in (register(cfg), register(cfg)):
+        registry.decide("promote", encoder.number, "better")
+    third, candidate, scored = register(cfg), register(cfg), []
+
+    def scores(cfg: ImproveConfig, registry: Registry, encoder: Encoder, _: Encoder) -> Path:
+        scored.append(encoder.number)
+        if scored == [candidate.number, 2]:
+            registry.rollback("worse") if by_hand == "rollback" else registry.decide("promote", third.number, "better")
+        return Path(str(encoder.number))
+
+    monkeypatch.setattr(improve, "_scored", scores)
+    monkeypatch.setattr(improve, "compare", lambda new, old, *_, **__: Verdict(old.name != "2", f"not {old}", {}))
+    decision = improve._decided(cfg, registry, candidate)
+    now = 1 if by_hand == "rollback" else third.number
+    assert (decision.action, decision.previous, decision.why) == ("promote", now, f"not {now}")
+    assert scored == [candidate.number, 2, candidate.number, now]
+    assert [found.action for found in registry.decisions()] == ["promote", "promote", by_hand, "promote"]
+
+
+def test_a_candidate_that_a_person_decides_on_while_it_is_measured_is_not_decided_on_again(cfg, monkeypatch):
+    """Catches an encoder made live by hand that is then compared with itself, and perhaps refused."""
+    registry, candidate = Registry(cfg.registry), register(cfg)
+
+    def verdict(*_: object) -> Verdict:
+        registry.decide("promote", candidate.number, "by hand")
+        return Verdict(False, "worse", {})
+
+    monkeypatch.setattr(improve, "_verdict", verdict)
+    assert improve._decided(cfg, registry, candidate).why == "by hand"
+    assert len(registry.decisions()) == 1
+
+
 @pytest.fixture
 def events(cfg: ImproveConfig, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """The events of ``improve`` runs that need not train, measure or show anything."""
@@ -127,13 +163,13 @@ def test_commercial_use_refuses_what_is_not_allowed_and_says_what(cfg, monkeypat
     monkeypatch.setattr(improve, "_scored", lambda *_: Path())
     registry = Registry(cfg.registry)
     wanted = cfg.model_copy(update={"commercial_use": True})
-    verdict = improve._verdict(wanted, registry, register(cfg, "no commercial use"))
+    verdict = improve._verdict(wanted, registry, register(cfg, "no commercial use"), None)
     assert (verdict.passed, verdict.why) == (
         False,
         "commercial_use is set, and behind it stand videos: no commercial use",
     )
-    assert improve._verdict(wanted, registry, register(cfg)).passed
-    assert improve._verdict(cfg, registry, register(cfg, "no commercial use")).passed
+    assert improve._verdict(wanted, registry, register(cfg), None).passed
+    assert improve._verdict(cfg, registry, register(cfg, "no commercial use"), None).passed
 
 
 def test_the_schedule_adapts_the_live_encoder_once(cfg, monkeypatch):
@@ -237,5 +273,5 @@ def test_candidate_and_live_encoder_are_compared_on_the_candidate_s_dataset_vers
 
     monkeypatch.setattr(improve, "adapt_flow", adapts)
     monkeypatch.setattr(improve, "compare", lambda new, old, *_, **__: compared.extend([new, old]))
-    improve._verdict(cfg, Registry(cfg.registry), candidate)
+    improve._verdict(cfg, Registry(cfg.registry), candidate, live)
     assert [adapted[folder] for folder in compared] == [(candidate.sha256[:16], 2), (live.sha256[:16], 2)]
