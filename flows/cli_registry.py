@@ -4,42 +4,58 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flows.command import Door, command
 from flows.config import RegistryConfig
-from flows.registry import Registry, live_version
+from flows.registry import Attempt, Registry, live_version
 from infra.errors import ConfigError
 
 app = typer.Typer(help="Which encoders there are, which is live, and why.")
 REGISTRY = Door("registry", "REGISTRY")
 WHY = Door("why", "SENTENCE", "--why")
+Json = Annotated[bool, typer.Option("--json", metavar="", help="One line of JSON, for programs.")]
 
 
 @command(app, REGISTRY)
-def list(cfg: RegistryConfig) -> None:
-    """List encoders and what was decided about them; `*` is live."""
+def list(cfg: RegistryConfig, as_json: Json = False) -> None:
+    """List encoders, what was decided about them, and the candidate in the making; `*` is live."""
     registry = Registry(cfg.registry)
-    decisions = registry.decisions()
-    live = live_version(decisions)
-    encoders = registry.encoders()
+    if not any(registry.storage.list()) and not Path(registry.storage.uri).is_dir():
+        raise ConfigError(f"there is no registry at {registry.storage.uri}; the flow improve of `marlin up` makes it")
+    decisions, encoders = registry.decisions(), registry.encoders()
+    live, attempt, abandoned = live_version(decisions), registry.attempt(), registry.abandoned()
+    if as_json:
+        rows = {"encoders": encoders, "decisions": decisions, "abandoned": abandoned}
+        facts = {"live": live, "attempt": attempt and attempt.model_dump()}
+        print(json.dumps(facts | {name: [row.model_dump() for row in found] for name, found in rows.items()}))
+        return
     if not encoders:
         print(f"no encoder in {registry.storage.uri} yet; the flow improve of `marlin up` makes the first")
     for encoder in encoders:
         star = "*" if encoder.number == live else " "
-        origin = f"from {encoder.parent}" if encoder.parent else "from the start"
-        print(f"{star} {encoder.number:>4}  {encoder.created}  dataset version {encoder.dataset_version}, {origin}")
+        print(f"{star} {encoder.number:>4}  {encoder.created}  {_origin(encoder.attempt)}")
         for decision in decisions:
             if decision.version == encoder.number:
                 print(f"        {decision.at}  {decision.action}: {decision.why}")
+    for given_up in abandoned:
+        print(f"abandoned  {given_up.at}  {_origin(given_up.attempt)}: {given_up.why}")
+    if attempt is not None:
+        print(f"in the making  {_origin(attempt)}")
+
+
+def _origin(attempt: Attempt) -> str:
+    start = f"from {attempt.parent}" if attempt.parent else "from the start"
+    return f"dataset version {attempt.dataset_version}, {start}"
 
 
 @command(app, REGISTRY)
 def live(
     cfg: RegistryConfig,
-    as_json: Annotated[bool, typer.Option("--json", metavar="", help="One line of JSON, for programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say which encoder is live, where its weights are, and why; exit code 1 when none is."""
     registry = Registry(cfg.registry)
@@ -77,3 +93,11 @@ def rollback(cfg: RegistryConfig) -> None:
     if not cfg.why:
         raise ConfigError("--why is needed: for what reason")
     print(f"version {Registry(cfg.registry).rollback(cfg.why).version} is live")
+
+
+@command(app, REGISTRY, WHY)
+def abandon(cfg: RegistryConfig) -> None:
+    """Give up the candidate in the making; the next one is made on a newer dataset version. The reason stays."""
+    if not cfg.why:
+        raise ConfigError("--why is needed: for what reason")
+    print(f"abandoned: the candidate on {_origin(Registry(cfg.registry).abandon(cfg.why).attempt)}")

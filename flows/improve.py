@@ -20,7 +20,9 @@ from flows.plan import Idle, due_attempt
 from flows.pretrain import pretrain_flow
 from flows.registry import Action, Attempt, Decision, Encoder, Registry, live_version
 from flows.runs import encoder_folder, settled_folder
-from infra.storage import open_storage
+from infra.errors import ConfigError, ProjectError
+from infra.run import REFUSALS
+from infra.storage import Storage, open_storage
 from model.adapt.encoders import refuse_learnt_labels
 from model.adapt.run import is_finished
 from model.gate import Verdict, compare
@@ -50,7 +52,14 @@ def improve_flow(cfg: ImproveConfig) -> Decision | None:
     parent = None if attempt.parent is None else registry.encoder(attempt.parent)
     with tags(PART_TAG):
         candidate = _candidate(cfg, registry, attempt, parent)
-        decision = _decided(cfg, registry, candidate)
+        try:
+            decision = _decided(cfg, registry, candidate)
+        except REFUSALS as error:
+            raise type(error)(
+                f"registry version {candidate.number} cannot be measured: {error}. It stays on version "
+                f"{attempt.dataset_version} of the dataset; to have the next one made on a newer version, "
+                f"`marlin registry abandon {cfg.registry} --why …`"
+            ) from error
     if decision.action == "promote":  # before the end of the attempt: a run that dies in between says it again
         post_event(ENCODER_PROMOTED, registry_resource(cfg.registry), {"version": candidate.number})
     registry.end()
@@ -61,20 +70,37 @@ def improve_flow(cfg: ImproveConfig) -> Decision | None:
 def _attempt(cfg: ImproveConfig, registry: Registry) -> Attempt | Idle:
     """Return the attempt that an earlier run left unfinished, else a new one, written down before the work begins."""
     storage = open_storage(cfg.pretrain.data.dataset)
+    abandoned = registry.abandoned()
     begun = registry.attempt()
     if begun is not None:
-        if begun.dataset == storage.uri and isinstance(read_version(storage, begun.dataset_version), VersionRecord):
+        is_wanted = not (cfg.from_scratch and begun.parent) and all(row.attempt != begun for row in abandoned)
+        if is_wanted and begun.dataset == storage.uri and _can_be_read(storage, begun.dataset_version):
             return begun
-        registry.end()  # it was taken down, and what is being learnt from it must not go on; or the dataset is another
+        registry.end()  # it was taken down, and what is being learnt from it must not go on; or another is wanted
     if not list_versions(storage):
         return Idle(f"{storage.uri} holds no version yet")
     newest = newest_version(storage)
-    due = due_attempt(
-        storage.uri, newest.version, newest.counts.clips, registry.encoders(), registry.live(), cfg.min_new_clips
-    )
+    live = None if cfg.from_scratch else registry.live()
+    wanted = Attempt(
+        dataset=storage.uri, dataset_version=newest.version, clips=newest.counts.clips,
+        parent=live.number if live else None,
+    )  # fmt: skip
+    due = due_attempt(wanted, _counted(cfg, registry, storage), abandoned, cfg.min_new_clips)
     if isinstance(due, Attempt):
         registry.begin(due)
     return due
+
+
+def _counted(cfg: ImproveConfig, registry: Registry, storage: Storage) -> list[Encoder]:
+    """What new clips count from: of encoders from scratch, only those that learnt nothing that was taken down."""
+    decided = [encoder for encoder in registry.decided() if encoder.dataset == storage.uri]
+    if not cfg.from_scratch:
+        return decided
+    return [one for one in decided if one.parent is None and _can_be_read(storage, one.dataset_version)]
+
+
+def _can_be_read(storage: Storage, version: int) -> bool:
+    return isinstance(read_version(storage, version), VersionRecord)
 
 
 def _candidate(cfg: ImproveConfig, registry: Registry, attempt: Attempt, parent: Encoder | None) -> Encoder:
@@ -85,7 +111,13 @@ def _candidate(cfg: ImproveConfig, registry: Registry, attempt: Attempt, parent:
     data = cfg.pretrain.data.model_copy(update={"version": attempt.dataset_version})
     start = cfg.pretrain.init_from if parent is None else str(registry.weights(parent, encoder_folder(cfg.runs)))
     settings = cfg.pretrain.model_copy(update={"data": data, "init_from": start})
-    if (begun := first_weights(settings)) is not None:
+    try:
+        begun = first_weights(settings)
+    except ConfigError as error:
+        if parent is None:
+            raise
+        raise ConfigError(f"{error}, or set from_scratch=true of improve to begin without it") from error
+    if begun is not None:
         refuse_learnt_labels(str(start), begun.provenance)
     trained = pretrain_flow(settings, cfg.runs)
 
@@ -118,6 +150,9 @@ def _decided(cfg: ImproveConfig, registry: Registry, candidate: Encoder) -> Deci
         for decision in history:
             if decision.version == candidate.number:
                 return decision
+        for given_up in registry.abandoned():
+            if given_up.attempt == candidate.attempt:
+                raise ProjectError(f"the candidate was abandoned while it was made: {given_up.why}")
         number = live_version(history)
         verdict = _verdict(cfg, registry, candidate, None if number is None else registry.encoder(number))
         action: Action = "promote" if verdict.passed else "refuse"

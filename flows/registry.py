@@ -2,7 +2,8 @@
 
 ``versions/000001.json`` is an encoder that was made, ``weights/<sha256>.safetensors`` its file, and
 ``decisions/000001.json`` what was decided about one. The last decision that is no refusal says who is live.
-``attempt.json`` is the one candidate that is being made, so that a training that died goes on with what it began with.
+``attempt.json`` is the one candidate that is being made, so that a training that died goes on with what it began with,
+and ``abandoned/000001.json`` one that a person gave up.
 """
 
 from __future__ import annotations
@@ -51,6 +52,11 @@ class Encoder(_Frozen):
         """Where the registry keeps its weights."""
         return f"weights/{self.sha256}.safetensors"
 
+    @property
+    def attempt(self) -> Attempt:
+        """What it was made from."""
+        return Attempt(dataset=self.dataset, dataset_version=self.dataset_version, clips=self.clips, parent=self.parent)
+
 
 class Decision(_Frozen):
     """What was decided about ``version``, and why in one sentence; ``previous`` was live before."""
@@ -71,6 +77,15 @@ class Attempt(_Frozen):
     dataset_version: int
     clips: int
     parent: int | None
+
+
+class Abandoned(_Frozen):
+    """A candidate that a person gave up, and why in one sentence; it is not begun again."""
+
+    number: int
+    at: str
+    attempt: Attempt
+    why: str
 
 
 class Registry:
@@ -96,6 +111,11 @@ class Registry:
     def decisions(self) -> list[Decision]:
         """Return all decisions, oldest first; errors as ``encoders``."""
         return self._rows("decisions", Decision)
+
+    def decided(self) -> list[Encoder]:
+        """Return the encoders of which something was decided, oldest first."""
+        numbers = {decision.version for decision in self.decisions()}
+        return [encoder for encoder in self.encoders() if encoder.number in numbers]
 
     def live(self) -> Encoder | None:
         """Return the encoder that is live, None before the first promotion."""
@@ -185,6 +205,21 @@ class Registry:
     def end(self) -> None:
         """Forget the candidate in the making: it was decided on, or cannot be made any more."""
         self.storage.delete(ATTEMPT_KEY)
+
+    def abandoned(self) -> list[Abandoned]:
+        """Return what was given up, oldest first; errors as ``encoders``."""
+        return self._rows("abandoned", Abandoned)
+
+    def abandon(self, why: str) -> Abandoned:
+        """Give up the candidate in the making; ConfigError where there is none."""
+        attempt = self.attempt()
+        if attempt is None:
+            raise ConfigError(f"{self.storage.uri}: no candidate is in the making, so there is none to abandon")
+        row = None
+        while row is None or not self._add("abandoned", row.number, row):
+            row = Abandoned(number=len(self.abandoned()) + 1, at=_now(), attempt=attempt, why=why)
+        self.end()
+        return row
 
     def _add(self, folder: str, number: int, row: _Frozen) -> bool:
         return self.storage.put_if_absent(_key(folder, number), row.model_dump_json(indent=1).encode())

@@ -13,7 +13,7 @@ from flows.plan import Idle
 from flows.registry import Attempt, Encoder, Registry
 from flows.runs import settled_folder
 from infra.config import validate_config
-from infra.errors import WeightsError
+from infra.errors import ConfigError, DatasetError, ProjectError, WeightsError
 from infra.run import RUN_FILE
 from infra.storage import open_storage
 from model.adapt.report import RESULT_FILE
@@ -36,7 +36,9 @@ def cfg(tmp_path: Path) -> ImproveConfig:
     return validate_config(ImproveConfig, tree, where="the test")
 
 
-def register(cfg: ImproveConfig, licence: str = "MIT", weights: str = "", dataset: str = "d") -> Encoder:
+def register(
+    cfg: ImproveConfig, licence: str = "MIT", weights: str = "", dataset: str = "d", parent: int | None = None
+) -> Encoder:
     registry = Registry(cfg.registry)
     file = Path(cfg.runs).parent / "weights"
     file.write_text(weights or str(len(registry.encoders())))
@@ -44,7 +46,7 @@ def register(cfg: ImproveConfig, licence: str = "MIT", weights: str = "", datase
         file,
         lambda number, created, sha256: Encoder(
             number=number, created=created, sha256=sha256, run="r", dataset=dataset, dataset_version=1, clips=3,
-            parent=None, licences=(f"videos: {licence}",),
+            parent=parent, licences=(f"videos: {licence}",),
         ),
     )  # fmt: skip
 
@@ -68,6 +70,76 @@ def test_an_attempt_on_a_version_that_was_taken_down_is_given_up(cfg):
     again = improve._attempt(cfg, registry)
     assert isinstance(again, Attempt)
     assert again.dataset_version == 2
+
+
+def test_clips_count_from_the_last_candidate_that_was_decided_on(cfg):
+    """Catches a candidate that nobody will ever decide on, its version was taken down, and that holds up the next."""
+    registry, dataset = Registry(cfg.registry), open_storage(cfg.pretrain.data.dataset).uri
+    register(cfg, dataset=dataset)
+    publish_again(cfg.pretrain.data.dataset)
+    bury_version(open_storage(cfg.pretrain.data.dataset), 1, 2)
+    assert isinstance(improve._attempt(cfg, registry), Attempt)
+    registry.end()
+    registry.decide("refuse", 1, "worse")
+    assert isinstance(improve._attempt(cfg, registry), Idle)
+
+
+def test_a_candidate_from_scratch_is_made_after_a_takedown(cfg):
+    """Catches a registry in which no encoder can be made any more that has not learnt what was taken down."""
+    registry, dataset = Registry(cfg.registry), open_storage(cfg.pretrain.data.dataset).uri
+    live = register(cfg, dataset=dataset)
+    registry.decide("promote", live.number, "better")
+    publish_again(cfg.pretrain.data.dataset)
+    registry.begin(begun := Attempt(dataset=dataset, dataset_version=2, clips=3, parent=live.number))
+    assert improve._attempt(cfg, registry) == begun
+    scratch = cfg.model_copy(update={"from_scratch": True})
+    assert isinstance(improve._attempt(scratch, registry), Idle), "version 1 still stands, and no clip is new"
+    bury_version(open_storage(dataset), 1, 2)
+    clean = begun.model_copy(update={"parent": None})
+    assert improve._attempt(scratch, registry) == improve._attempt(scratch, registry) == clean
+    assert improve._attempt(cfg, registry) == clean, "begun is begun"
+
+
+def test_an_abandoned_candidate_is_neither_begun_again_nor_decided_on(cfg, monkeypatch):
+    """Catches a run that was under way when its candidate was abandoned, and that makes it live hours later."""
+    registry = Registry(cfg.registry)
+    begun = improve._attempt(cfg, registry)
+    candidate = register(cfg, dataset=begun.dataset)
+    registry.abandon("one class only")
+    registry.begin(begun)  # as where abandoning died before its end
+    idle = improve._attempt(cfg, registry)
+    assert isinstance(idle, Idle)
+    assert "one class only" in idle.why
+    assert registry.attempt() is None
+    monkeypatch.setattr(improve, "_verdict", lambda *_: Verdict(True, "better", {}))
+    with pytest.raises(ProjectError, match="abandoned while it was made: one class only"):
+        improve._decided(cfg, registry, candidate)
+    assert registry.decisions() == []
+
+
+def test_what_cannot_be_measured_says_how_to_go_on(cfg, events, monkeypatch):
+    """Catches advice to add videos to a dataset version that never changes, every night again."""
+
+    def fails(*_: object) -> Verdict:
+        raise DatasetError("the test side holds one class only; add videos of the others")
+
+    monkeypatch.setattr(improve, "_verdict", fails)
+    with pytest.raises(DatasetError, match=r"one class only; .* version 1 of the dataset; .*marlin registry abandon"):
+        improve.improve_flow.fn(cfg)
+
+
+def test_another_model_is_told_of_from_scratch(cfg, tmp_path, monkeypatch):
+    """Catches settings that can never be used again once an encoder is live, and an error that names no way."""
+    file = tmp_path / "tiny.safetensors"
+    shape = model_config("marlin_vit_tiny")
+    save_weights(file, build_mae(shape).state_dict(), shape, {})
+    monkeypatch.setattr(improve, "pretrain_flow", lambda *_: pytest.fail("it was trained"))
+    other = register(cfg)
+    parent = Registry(cfg.registry).register(
+        file, lambda number, _, sha256: other.model_copy(update={"number": number, "sha256": sha256})
+    )
+    with pytest.raises(ConfigError, match=r"does not fit the network .*, or set from_scratch=true"):
+        candidate_of(cfg, parent)
 
 
 def test_nothing_is_begun_where_there_is_nothing(cfg, tmp_path):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from flows.cli import main
-from flows.registry import Encoder, Registry
+from flows.registry import Attempt, Encoder, Registry
 from infra.config import BaseConfig
 from infra.fetch import file_digest
 from infra.run import RunContext
@@ -130,5 +130,26 @@ def test_commands_of_the_registry(world, marlin):
     assert "--why" in marlin("registry", "promote", "registry", "--version", "2").sentence
     assert "version 2 is live" in marlin("registry", "promote", "registry", "--version", "2", "--why", "by hand").out
     assert "version 1 is live" in marlin("registry", "rollback", "registry", "--why", "it failed").out
-    assert main(["registry", "live", "elsewhere"]) == 1
+    assert marlin("registry", "live", "elsewhere").code == 1
+    assert "there is no registry at" in marlin("registry", "list", "elsewhere").sentence
+    Path("elsewhere").mkdir()
     assert "no encoder" in marlin("registry", "list", "elsewhere").out
+
+
+def test_a_candidate_in_the_making_is_shown_and_can_be_abandoned(world, marlin):
+    """Catches an attempt that fails every night and that no command shows or drops."""
+    assert "no candidate is in the making" in marlin("registry", "abandon", "registry", "--why", "x").sentence
+    attempt = Attempt(dataset="set", dataset_version=2, clips=9, parent=1)
+    Registry("registry").begin(attempt)
+    assert "in the making  dataset version 2, from 1" in marlin("registry", "list", "registry").out
+    assert "--why is" in marlin("registry", "abandon", "registry").sentence
+    said = marlin("registry", "abandon", "registry", "--why", "it has one class only").out
+    assert "the candidate on dataset version 2, from 1" in said
+    listed = marlin("registry", "list", "registry").out
+    assert "in the making" not in listed
+    assert "dataset version 2, from 1: it has one class only" in listed
+    found = json.loads(marlin("registry", "list", "registry", "--json").out)
+    assert (found["live"], found["attempt"]) == (1, None)
+    assert [row["number"] for row in found["encoders"]] == [1, 2]
+    assert [row["action"] for row in found["decisions"]] == ["promote", "refuse"]
+    assert found["abandoned"][0]["attempt"] == attempt.model_dump()

@@ -151,13 +151,32 @@ def test_what_learnt_from_a_version_includes_children():
     ],
 )
 def test_a_candidate_is_due_when_enough_clips_are_new(version, clips, known, expected):
-    live = record(7, dataset="x") if known else None
-    due = due_attempt("d", version, clips, known, live, 100)
+    wanted = Attempt(dataset="d", dataset_version=version, clips=clips, parent=7 if known else None)
+    due = due_attempt(wanted, known, [], 100)
     if isinstance(expected, str):
         assert isinstance(due, Idle)
         assert expected in due.why
     else:
         assert due == expected
+
+
+def test_what_was_abandoned_is_remembered_and_not_begun_again(uri, tmp_path):
+    """Catches a candidate that nobody wants any more and every wake-up begins again, and a reason that is lost."""
+    registry = filled(uri, tmp_path, 1)
+    with pytest.raises(ConfigError, match="no candidate is in the making"):
+        registry.abandon("too small")
+    attempt = Attempt(dataset="d", dataset_version=2, clips=200, parent=1)
+    for number, why in enumerate(("too small", "again"), 1):
+        registry.begin(attempt)
+        assert registry.abandon(why).number == number
+        assert registry.attempt() is None
+    assert [row.why for row in registry.abandoned()] == ["too small", "again"]
+    idle = due_attempt(attempt, [record(1)], registry.abandoned(), 100)
+    assert isinstance(idle, Idle)
+    assert "was abandoned: too small" in idle.why
+    for other in ({"dataset_version": 3}, {"parent": None}):
+        wanted = attempt.model_copy(update=other)
+        assert due_attempt(wanted, [record(1)], registry.abandoned(), 100) == wanted
 
 
 def test_an_unstated_licence_is_no_commercial_one():
