@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import BaseModel
 
 from flows.command import Door, command
 from flows.config import RegistryConfig
-from flows.registry import Attempt, Registry, live_version
-from infra.errors import ConfigError
+from flows.registry import Attempt, Decision, Encoder, Registry, ancestors, live_version
+from infra.errors import ConfigError, ProjectError
+from infra.storage import open_storage
 
 app = typer.Typer(help="Which encoders there are, which is live, and why.")
 REGISTRY = Door("registry", "REGISTRY")
@@ -29,7 +33,7 @@ def list(cfg: RegistryConfig, as_json: Json = False) -> None:
     decisions, encoders = registry.decisions(), registry.encoders()
     live, attempt, abandoned = live_version(decisions), registry.attempt(), registry.abandoned()
     if as_json:
-        rows = {"encoders": encoders, "decisions": decisions, "abandoned": abandoned}
+        rows: dict[str, Sequence[BaseModel]] = {"encoders": encoders, "decisions": decisions, "abandoned": abandoned}
         facts = {"live": live, "attempt": attempt and attempt.model_dump()}
         print(json.dumps(facts | {name: [row.model_dump() for row in found] for name, found in rows.items()}))
         return
@@ -84,15 +88,49 @@ def promote(cfg: RegistryConfig) -> None:
     closed = non_commercial(registry.encoder(cfg.version).licences, cfg.commercial_licences)
     if cfg.commercial_use and closed:
         raise ConfigError(f"commercial_use is set, and behind version {cfg.version} stand {'; '.join(closed)}")
-    print(f"version {registry.decide('promote', cfg.version, cfg.why).version} is live")
+    _tell(cfg, registry, registry.decide("promote", cfg.version, cfg.why))
 
 
 @command(app, REGISTRY, WHY)
 def rollback(cfg: RegistryConfig) -> None:
-    """Make live what was live before; the reason stays."""
+    """Make live what was live before, without what was rolled back already; the reason stays."""
     if not cfg.why:
         raise ConfigError("--why is needed: for what reason")
-    print(f"version {Registry(cfg.registry).rollback(cfg.why).version} is live")
+    registry = Registry(cfg.registry)
+    _tell(cfg, registry, registry.rollback(cfg.why))
+
+
+def _tell(cfg: RegistryConfig, registry: Registry, decision: Decision) -> None:
+    """Say what is live now and what it stands on; warn, on stderr, of what should not be."""
+    from model.licences import non_commercial
+
+    encoder = registry.encoder(decision.version)
+    left = "" if decision.previous in (None, decision.version) else f", version {decision.previous} was left"
+    print(f"version {decision.version} is live{left}")
+    print(f"made {encoder.created}: {_origin(encoder.attempt)} of {encoder.dataset}")
+    print("\n".join(f"behind it: {licence}" for licence in encoder.licences))
+    closed = non_commercial(encoder.licences, cfg.commercial_licences)
+    warnings = _taken_down(registry, encoder)
+    if closed and cfg.commercial_use:
+        warnings.append(f"commercial_use is set, and behind it stand {'; '.join(closed)}")
+    for warning in warnings:
+        print(f"marlin: version {decision.version} is live, but {warning}", file=sys.stderr)
+
+
+def _taken_down(registry: Registry, encoder: Encoder) -> builtins.list[str]:
+    """Say which dataset versions it learnt from that cannot be read any more: taken down, or dropped since."""
+    from pipeline.dataset.versions import VersionRecord, read_version
+
+    said = []
+    for one in ancestors(registry.encoders(), encoder.number):
+        where = f"version {one.dataset_version} of {one.dataset}"
+        who = "it" if one == encoder else f"version {one.number}, which it continues from,"
+        try:
+            if not isinstance(read_version(open_storage(one.dataset), one.dataset_version), VersionRecord):
+                said.append(f"{who} learnt from {where}, which was taken down")
+        except ProjectError as error:
+            said.append(f"whether {where} was taken down cannot be told ({error})")
+    return said
 
 
 @command(app, REGISTRY, WHY)

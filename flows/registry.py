@@ -172,11 +172,18 @@ class Registry:
         return row if self._add("decisions", row.number, row) else None
 
     def rollback(self, why: str) -> Decision:
-        """Make live what was live before the present one; ConfigError where nothing was."""
-        before = live_version(_without_last_promotion(self.decisions()))
-        if before is None:
-            raise ConfigError(f"{self.storage.uri}: no version was live before the present one; promote one instead")
-        return self.decide("rollback", before, why)
+        """Make live what was live before the present one; ConfigError where nothing was (see ``rollback_target``)."""
+        row = None
+        while row is None:
+            history = self.decisions()
+            before = rollback_target(history)
+            if before is None:
+                raise ConfigError(
+                    f"{self.storage.uri}: no version was live before the present one that has not been rolled back "
+                    "itself; promote one instead"
+                )
+            row = self.decide_after(history, "rollback", before, why)
+        return row
 
     def weights(self, encoder: Encoder, folder: Path) -> Path:
         """Return a local file with an encoder's weights under ``folder``, fetched and checked if need be.
@@ -254,13 +261,19 @@ def live_version(decisions: Sequence[Decision]) -> int | None:
     return next((row.version for row in reversed(decisions) if row.action != "refuse"), None)
 
 
-def _without_last_promotion(decisions: Sequence[Decision]) -> list[Decision]:
-    """The history up to when another version than the present one was live."""
-    live = live_version(decisions)
-    left = list(decisions)
-    while left and live_version(left) == live:
-        left.pop()
-    return left
+def rollback_target(decisions: Sequence[Decision]) -> int | None:
+    """Return the version that was live last before the present one, None where there is none.
+
+    One that a rollback has unseated is passed over, until it is promoted again.
+    """
+    line: list[int] = []  # what was live, oldest first, without what was unseated
+    for row in decisions:
+        if row.action == "rollback" and line:
+            unseated = line[-1]
+            line = [version for version in line if version != unseated]
+        if row.action != "refuse" and line[-1:] != [row.version]:
+            line.append(row.version)
+    return next((version for version in reversed(line[:-1]) if version != line[-1]), None)
 
 
 def learnt_from(encoders: Sequence[Encoder], dataset: str, versions: set[int]) -> list[Encoder]:
@@ -271,6 +284,17 @@ def learnt_from(encoders: Sequence[Encoder], dataset: str, versions: set[int]) -
         if direct or encoder.parent in found:
             found[encoder.number] = encoder
     return list(found.values())
+
+
+def ancestors(encoders: Sequence[Encoder], number: int) -> list[Encoder]:
+    """Return an encoder and those that it continues from, newest first."""
+    known = {encoder.number: encoder for encoder in encoders}
+    line = []
+    at: int | None = number
+    while at in known:
+        line.append(known.pop(at))
+        at = line[-1].parent
+    return line
 
 
 def _now() -> str:

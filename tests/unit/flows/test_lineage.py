@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -47,11 +48,11 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _record(run: RunContext, parent: int | None):
+def _record(run: RunContext | SimpleNamespace, parent: int | None, *licences: str):
     def made(number: int, created: str, sha256: str) -> Encoder:
         return Encoder(
             number=number, created=created, sha256=sha256, run=str(run.dir), dataset=str(Path("set").absolute()),
-            dataset_version=1, clips=3, parent=parent, licences=(),
+            dataset_version=1, clips=3, parent=parent, licences=licences,
         )  # fmt: skip
 
     return made
@@ -153,3 +154,36 @@ def test_a_candidate_in_the_making_is_shown_and_can_be_abandoned(world, marlin):
     assert [row["number"] for row in found["encoders"]] == [1, 2]
     assert [row["action"] for row in found["decisions"]] == ["promote", "refuse"]
     assert found["abandoned"][0]["attempt"] == attempt.model_dump()
+
+
+def test_a_rollback_says_what_was_left_and_warns_of_what_was_taken_down(world, marlin):
+    """Catches a person in a hurry who makes an encoder live again that learnt from what had to go."""
+    marlin("registry", "promote", "registry", "--version", "2", "--why", "by hand")
+    said = marlin("registry", "rollback", "registry", "--why", "worse")
+    assert "version 1 is live, version 2 was left" in said.out
+    assert f"dataset version 1, from the start of {world / 'set'}" in said.out
+    assert (said.code, said.err) == (0, "")
+    marlin("dataset", "remove", "set", "anna.mp4")
+    said = marlin("registry", "promote", "registry", "--version", "2", "--why", "by hand")
+    gone = f"learnt from version 1 of {world / 'set'}, which was taken down"
+    assert [line.partition("live, but ")[2] for line in said.err.splitlines() if "live, but" in line] == [
+        f"it {gone}",
+        f"version 1, which it continues from, {gone}",
+    ]
+    assert f"version 1 is live, but it {gone}" in marlin("registry", "rollback", "registry", "--why", "x").err
+
+
+def test_a_rollback_warns_of_licences_and_is_done_all_the_same(world, marlin):
+    """Catches an emergency that waits for a licence, and a product that runs on research weights unnoticed."""
+    registry = Registry("registry")
+    for number, licence in ((3, "no commercial use"), (4, "MIT")):
+        Path("w").write_text(licence)
+        made = _record(SimpleNamespace(dir="r"), None)
+        registry.register(
+            Path("w"), lambda *a, made=made, one=licence: made(*a).model_copy(update={"licences": (one,)})
+        )
+        registry.decide("promote", number, "better")
+    said = marlin("registry", "rollback", "registry", "commercial_use=true", "--why", "worse")
+    assert (said.code, "version 3 is live, version 4 was left" in said.out) == (0, True)
+    assert "behind it: no commercial use" in said.out
+    assert "commercial_use is set, and behind it stand no commercial use" in said.err

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flows.plan import Idle, due_attempt
-from flows.registry import Attempt, Encoder, Registry, learnt_from
+from flows.registry import Attempt, Encoder, Registry, learnt_from, live_version
 from infra.errors import ConfigError, StorageError
 from model.licences import non_commercial
 
@@ -52,6 +52,35 @@ def test_who_is_live_follows_from_the_decisions_alone(uri, tmp_path):
         filled(f"{uri}-other", tmp_path, 1).rollback("")
     with pytest.raises(ConfigError, match="has no version 9"):
         registry.decide("promote", 9, "")
+
+
+@pytest.mark.parametrize(
+    ("story", "live"),
+    [
+        ("1 2 3 R", 2),
+        ("1 2 3 R R", 1),
+        ("1 2 3 R R R", None),
+        ("1 2 R 2 R", 1),
+        ("1 2 3 R 3 R", 2),
+        ("1 2 3 R 4 R R", 1),
+        ("1 2 1 R", 2),
+        ("1 2 1 R R", None),
+        ("1 2 2 R", 1),
+    ],
+)
+def test_a_rollback_never_returns_to_what_was_rolled_back(tmp_path, story, live):
+    """Catches a second rollback that makes the encoder live again which the first took out of service."""
+    registry = filled(str(tmp_path / "r"), tmp_path, 4)
+    *told, last = story.split()
+    for step in told:
+        registry.rollback("bad") if step == "R" else registry.decide("promote", int(step), "better")
+    assert last == "R"
+    if live is None:
+        with pytest.raises(ConfigError, match="no version was live before"):
+            registry.rollback("bad")
+    else:
+        left = live_version(registry.decisions())
+        assert (registry.rollback("bad").previous, registry.live().number) == (left, live)
 
 
 def test_the_same_weights_are_one_version_and_come_back_whole(uri, tmp_path):
