@@ -87,6 +87,17 @@ def test_a_score_leads_back_to_videos(world, marlin):
         assert origin in text, origin
 
 
+def test_a_program_gets_the_same_as_json(world, marlin):
+    """Catches origins and results mixed up, or left out, for whoever audits by program."""
+    found = json.loads("\n".join(ask(marlin, "registry:1", "--json")))
+    assert (found["kind"], found["name"], found["facts"]) == ("encoder", "registry:1", "live")
+    assert ("video", ANNA) in {(node["kind"], node["name"]) for node in found["origins"]}
+    assert {"kind": "run", "name": str(world / "runs" / "first"), "facts": "pretrain", "steps": 1} in found["origins"]
+    assert "1: promote" in {node["name"] for node in found["results"]}
+    lines = ask(marlin, "registry:1")
+    assert (len(found["origins"]), len(found["results"])) == tuple(sum(x in y for y in lines) for x in "↑↓")
+
+
 def test_weights_and_clips_are_found_by_their_bytes_and_keys(world, marlin):
     (world / "copy.bin").write_bytes((world / "runs" / "first" / "weights.safetensors").read_bytes())
     assert any(line.startswith("encoder registry:1") for line in ask(marlin, "copy.bin"))
