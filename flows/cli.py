@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -233,12 +234,16 @@ def tables(cfg: TablesConfig) -> None:
     Door("registry", "REGISTRY", "--registry", needed=False),
     Door("runs", "DIR", "--runs", needed=False),
 )
-def lineage(cfg: LineageConfig) -> None:
+def lineage(
+    cfg: LineageConfig,
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="One line of JSON, for programs.")] = False,
+) -> None:
     """Walk from a video, clip, dataset version, run, weight file or encoder to its origins and its results."""
     from flows.lineage import read_lineage
 
     graph = read_lineage(cfg.dataset, found_folders(cfg.runs), cfg.registry, cfg.thing)
-    print("\n".join(graph.lines(graph.find(cfg.thing))))
+    found = graph.find(cfg.thing)
+    print(json.dumps(graph.tree(found), ensure_ascii=False) if as_json else "\n".join(graph.lines(found)))
 
 
 @command(app, recipe=RECIPES / "demo.yaml")

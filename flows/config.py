@@ -39,6 +39,9 @@ class ImproveConfig(BaseConfig):
     """Folder of run folders; all workers of the training pool must see it."""
     min_new_clips: int = Field(default=1000, ge=1)
     """Clips that have come since the last candidate before a new one is made."""
+    from_scratch: bool = False
+    """Begin as the very first candidate did, and not with the live encoder: after a takedown, or with another
+    ``pretrain.model``. Set it back once the candidate is decided on."""
     pretrain: PretrainConfig = PretrainConfig()
     """Pretraining: ``data.dataset`` is watched; version and, once an encoder is live, ``init_from`` are set by the
     flow. With ``init_from`` given, the very first candidate begins there."""

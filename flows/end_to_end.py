@@ -14,8 +14,9 @@ from flows.config import EndToEndConfig
 from flows.job import run_job
 from flows.outputs import EndToEndOutputs
 from flows.report import write_end_to_end_report
-from flows.runs import new_folder, settled_folder
+from flows.runs import settled_folder
 from flows.tasks import adapt_task, ingest_task, pretrain_task, samples_task
+from infra.run import new_run_folder
 from model.extract import ExtractedVideo, extract
 
 
@@ -46,7 +47,7 @@ def end_to_end_flow(cfg: EndToEndConfig) -> EndToEndOutputs:
     samples = samples_task(work / "samples") if cfg.use_samples else []
     sources = (*cfg.ingest.sources, *((str(work / "samples"),) if cfg.use_samples else ()))
     ingest_cfg = cfg.ingest.model_copy(update={"sources": sources, "out": str(work / "dataset")})
-    ingested = ingest_task(ingest_cfg, new_folder(runs, "ingest", ingest_cfg))
+    ingested = ingest_task(ingest_cfg, new_run_folder("ingest", ingest_cfg, root=runs))
     pinned = {"dataset": ingest_cfg.out, "version": ingested.version}
     pretrain_cfg = cfg.pretrain.model_copy(update={"data": cfg.pretrain.data.model_copy(update=pinned)})
     pretrained = pretrain_task(pretrain_cfg, settled_folder(runs, "pretrain", pretrain_cfg))

@@ -5,6 +5,7 @@ The registry says what is live and what is in the making, the dataset what there
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from prefect import flow, tags
@@ -17,9 +18,11 @@ from flows.events import ENCODER_PROMOTED, post_event, registry_resource
 from flows.ingest import DAY_S
 from flows.plan import Idle, due_attempt
 from flows.pretrain import pretrain_flow
-from flows.registry import Action, Attempt, Decision, Encoder, Registry
+from flows.registry import Action, Attempt, Decision, Encoder, Registry, live_version
 from flows.runs import encoder_folder, settled_folder
-from infra.storage import open_storage
+from infra.errors import ConfigError, ProjectError
+from infra.run import REFUSALS
+from infra.storage import Storage, open_storage
 from model.adapt.encoders import refuse_learnt_labels
 from model.adapt.run import is_finished
 from model.gate import Verdict, compare
@@ -27,6 +30,8 @@ from model.licences import non_commercial
 from model.pretrain import PretrainReport
 from model.train.networks import first_weights
 from pipeline.dataset.versions import VersionRecord, list_versions, newest_version, read_version
+
+logger = logging.getLogger(__name__)
 
 
 @flow(name="improve", flow_run_name="improve {cfg.registry}", timeout_seconds=90 * DAY_S)
@@ -47,7 +52,14 @@ def improve_flow(cfg: ImproveConfig) -> Decision | None:
     parent = None if attempt.parent is None else registry.encoder(attempt.parent)
     with tags(PART_TAG):
         candidate = _candidate(cfg, registry, attempt, parent)
-        decision = _decided(cfg, registry, candidate)
+        try:
+            decision = _decided(cfg, registry, candidate)
+        except REFUSALS as error:
+            raise type(error)(
+                f"registry version {candidate.number} cannot be measured: {error}. It stays on version "
+                f"{attempt.dataset_version} of the dataset; to have the next one made on a newer version, "
+                f"`marlin registry abandon {cfg.registry} --why …`"
+            ) from error
     if decision.action == "promote":  # before the end of the attempt: a run that dies in between says it again
         post_event(ENCODER_PROMOTED, registry_resource(cfg.registry), {"version": candidate.number})
     registry.end()
@@ -58,20 +70,37 @@ def improve_flow(cfg: ImproveConfig) -> Decision | None:
 def _attempt(cfg: ImproveConfig, registry: Registry) -> Attempt | Idle:
     """Return the attempt that an earlier run left unfinished, else a new one, written down before the work begins."""
     storage = open_storage(cfg.pretrain.data.dataset)
+    abandoned = registry.abandoned()
     begun = registry.attempt()
     if begun is not None:
-        if begun.dataset == storage.uri and isinstance(read_version(storage, begun.dataset_version), VersionRecord):
+        is_wanted = not (cfg.from_scratch and begun.parent) and all(row.attempt != begun for row in abandoned)
+        if is_wanted and begun.dataset == storage.uri and _can_be_read(storage, begun.dataset_version):
             return begun
-        registry.end()  # it was taken down, and what is being learnt from it must not go on; or the dataset is another
+        registry.end()  # it was taken down, and what is being learnt from it must not go on; or another is wanted
     if not list_versions(storage):
         return Idle(f"{storage.uri} holds no version yet")
     newest = newest_version(storage)
-    due = due_attempt(
-        storage.uri, newest.version, newest.counts.clips, registry.encoders(), registry.live(), cfg.min_new_clips
-    )
+    live = None if cfg.from_scratch else registry.live()
+    wanted = Attempt(
+        dataset=storage.uri, dataset_version=newest.version, clips=newest.counts.clips,
+        parent=live.number if live else None,
+    )  # fmt: skip
+    due = due_attempt(wanted, _counted(cfg, registry, storage), abandoned, cfg.min_new_clips)
     if isinstance(due, Attempt):
         registry.begin(due)
     return due
+
+
+def _counted(cfg: ImproveConfig, registry: Registry, storage: Storage) -> list[Encoder]:
+    """What new clips count from: of encoders from scratch, only those that learnt nothing that was taken down."""
+    decided = [encoder for encoder in registry.decided() if encoder.dataset == storage.uri]
+    if not cfg.from_scratch:
+        return decided
+    return [one for one in decided if one.parent is None and _can_be_read(storage, one.dataset_version)]
+
+
+def _can_be_read(storage: Storage, version: int) -> bool:
+    return isinstance(read_version(storage, version), VersionRecord)
 
 
 def _candidate(cfg: ImproveConfig, registry: Registry, attempt: Attempt, parent: Encoder | None) -> Encoder:
@@ -82,7 +111,13 @@ def _candidate(cfg: ImproveConfig, registry: Registry, attempt: Attempt, parent:
     data = cfg.pretrain.data.model_copy(update={"version": attempt.dataset_version})
     start = cfg.pretrain.init_from if parent is None else str(registry.weights(parent, encoder_folder(cfg.runs)))
     settings = cfg.pretrain.model_copy(update={"data": data, "init_from": start})
-    if (begun := first_weights(settings)) is not None:
+    try:
+        begun = first_weights(settings)
+    except ConfigError as error:
+        if parent is None:
+            raise
+        raise ConfigError(f"{error}, or set from_scratch=true of improve to begin without it") from error
+    if begun is not None:
         refuse_learnt_labels(str(start), begun.provenance)
     trained = pretrain_flow(settings, cfg.runs)
 
@@ -106,18 +141,29 @@ def _licences(trained: PretrainReport, parent: Encoder | None) -> tuple[str, ...
 
 
 def _decided(cfg: ImproveConfig, registry: Registry, candidate: Encoder) -> Decision:
-    """Return what is decided about the candidate; a run that died after deciding does not decide again."""
-    for decision in registry.decisions():
-        if decision.version == candidate.number:
-            return decision
-    verdict = _verdict(cfg, registry, candidate)
-    action: Action = "promote" if verdict.passed else "refuse"
-    return registry.decide(action, candidate.number, verdict.why, verdict.scores)
+    """Return what is decided about the candidate; a run that died after deciding does not decide again.
+
+    Measuring takes hours: where a person decides something meanwhile, the candidate is held against what is live then.
+    """
+    while True:
+        history = registry.decisions()
+        for decision in history:
+            if decision.version == candidate.number:
+                return decision
+        for given_up in registry.abandoned():
+            if given_up.attempt == candidate.attempt:
+                raise ProjectError(f"the candidate was abandoned while it was made: {given_up.why}")
+        number = live_version(history)
+        verdict = _verdict(cfg, registry, candidate, None if number is None else registry.encoder(number))
+        action: Action = "promote" if verdict.passed else "refuse"
+        decided = registry.decide_after(history, action, candidate.number, verdict.why, verdict.scores)
+        if decided is not None:
+            return decided
+        logger.info("something was decided while version %d was measured; it is compared anew", candidate.number)
 
 
-def _verdict(cfg: ImproveConfig, registry: Registry, candidate: Encoder) -> Verdict:
+def _verdict(cfg: ImproveConfig, registry: Registry, candidate: Encoder, live: Encoder | None) -> Verdict:
     """Adapt the candidate and the live encoder alike on the candidate's dataset version, and compare."""
-    live = registry.live()
     scored = _scored(cfg, registry, candidate, candidate)
     if cfg.commercial_use and (closed := non_commercial(candidate.licences, cfg.commercial_licences)):
         return Verdict(False, f"commercial_use is set, and behind it stand {'; '.join(closed)}", {})

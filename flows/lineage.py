@@ -10,18 +10,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from flows.registry import Registry
 from infra.errors import ConfigError
 from infra.fetch import file_digest
-from infra.run import RUN_FILE, RunEntry, RunRecord, find_runs, is_made_by, possible_paths
+from infra.run import RUN_FILE, Makers, RunRecord, find_runs
 from infra.storage import open_storage
+from pipeline.dataset.derived import is_dataset, version_of
 from pipeline.dataset.reader import DatasetReader
 from pipeline.dataset.versions import live_versions, load_version
 from pipeline.places import named_path
 
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
-_VERSION = re.compile(r"(?:v|version )(\d+)")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -72,6 +73,17 @@ class Lineage:
             raise ConfigError(f"{text!r} may be {', '.join(f'{n.kind} {n.name}' for n in sorted(found)[:5])}; say more")
         return found.pop()
 
+    def tree(self, start: Node) -> dict[str, Any]:
+        """Return the node with its origins and results, depth first, as plain values for JSON."""
+        around = {"origins": self.made_of, "results": self.made}
+        return self._facts(start) | {
+            name: [self._facts(node) | {"steps": depth} for depth, node in list(self._walk(start, edges))[1:]]
+            for name, edges in around.items()
+        }
+
+    def _facts(self, node: Node) -> dict[str, Any]:
+        return {"kind": node.kind, "name": node.name, "facts": self.facts[node]}
+
     def lines(self, start: Node) -> Iterator[str]:
         """Yield the tree of origins above a node, then the node, then the tree of what was made of it."""
         above = list(self._walk(start, self.made_of))[1:]
@@ -120,10 +132,10 @@ def _add_runs(graph: Lineage, runs: list[RunRecord]) -> None:
     for run in runs:
         digests = [entry.digest for entry in run.outputs if entry.digest and len(entry.digest) == 64]
         graph.add(_run_node(run), run.kind, str(run.folder / RUN_FILE), *digests)
+    makers = Makers(runs)
     for run in runs:
-        for other in runs:
-            if any(is_made_by(run, other, entry) for entry in other.inputs):
-                graph.link(_run_node(run), _run_node(other))
+        for maker in makers.of_run(run):
+            graph.link(_run_node(maker), _run_node(run))
 
 
 def _add_dataset(graph: Lineage, dataset: str, runs: list[RunRecord], text: str) -> None:
@@ -152,8 +164,8 @@ def _add_dataset(graph: Lineage, dataset: str, runs: list[RunRecord], text: str)
                     graph.link(clip, node)
     for run in runs:
         for entry in (*run.inputs, *run.outputs):
-            number = _version_of(entry)
-            if number is not None and _is_at(run, entry, storage.uri):
+            number = version_of(entry)
+            if number is not None and is_dataset(run, entry.place, storage.uri):
                 node = graph.add(_version_node(storage.uri, number), "", f"v{number}")
                 pair = (node, _run_node(run)) if entry in run.inputs else (_run_node(run), node)
                 graph.link(*pair)
@@ -167,21 +179,13 @@ def _version_node(uri: str, number: int) -> Node:
     return Node("version", f"{number} of {uri}")
 
 
-def _version_of(entry: RunEntry) -> int | None:
-    found = _VERSION.fullmatch(entry.digest or "")
-    return int(found[1]) if found else None
-
-
-def _is_at(run: RunRecord, entry: RunEntry, uri: str) -> bool:
-    if "://" in uri or "://" in entry.place:
-        return entry.place.rstrip("/") == uri.rstrip("/")
-    return Path(uri).resolve() in possible_paths(run, entry.place)
-
-
 def _add_registry(graph: Lineage, registry: Registry, runs: list[RunRecord]) -> None:
     live = registry.live()
     makers = {entry.digest: run for run in runs for entry in run.outputs if entry.digest}
-    users = [(entry.digest, run) for run in runs for entry in run.inputs if entry.digest]
+    users: dict[str, list[RunRecord]] = defaultdict(list)
+    for run in runs:
+        for entry in run.inputs:
+            users[entry.digest or ""].append(run)
     for encoder in registry.encoders():
         state = "live" if live and live.number == encoder.number else encoder.created
         node = graph.add(Node("encoder", f"registry:{encoder.number}"), state, encoder.sha256)
@@ -192,9 +196,8 @@ def _add_registry(graph: Lineage, registry: Registry, runs: list[RunRecord]) -> 
             graph.link(graph.add(_version_node(encoder.dataset, encoder.dataset_version)), node)
             if encoder.parent:
                 graph.link(Node("encoder", f"registry:{encoder.parent}"), node)
-        for digest, run in users:
-            if digest == encoder.sha256:
-                graph.link(node, _run_node(run))
+        for run in users[encoder.sha256]:
+            graph.link(node, _run_node(run))
     for decision in registry.decisions():
         node = graph.add(Node("decision", f"{decision.number}: {decision.action}"), f"{decision.at}, {decision.why}")
         graph.link(Node("encoder", f"registry:{decision.version}"), node)

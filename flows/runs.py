@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from infra.config import BaseConfig, config_digest
-
-
-def new_folder(runs: str, kind: str, cfg: BaseConfig) -> Path:
-    """Return the folder of a run that begins now, for work whose state lies elsewhere (a dataset)."""
-    return Path(runs) / f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{config_digest(cfg)[:8]}"
 
 
 def settled_folder(runs: str, kind: str, cfg: BaseConfig) -> Path:

@@ -42,6 +42,10 @@ Start = Callable[[list[str], Path], tuple[int, str]]
 """Runs ``marlin`` with some arguments, its output appended to a file: exit code and last line."""
 
 
+class TablesError(ProjectError):
+    """Cells failed; the page says which."""
+
+
 class CellError(ProjectError):
     """A run of a table failed; its sentence stands in the table."""
 
@@ -97,11 +101,12 @@ def run_here(arguments: list[str], log: Path, gpu: str) -> tuple[int, str]:
     environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})}
     command = [sys.executable, "-m", MODULE, *arguments]
     with log.open("ab") as output:
+        former = output.tell()
         done = subprocess.run(
             command, stdout=output, stderr=output, env=environment, check=False,
             preexec_fn=partial(die_with, os.getpid()),
         )  # fmt: skip
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    lines = log.read_bytes()[former:].decode(errors="replace").strip().splitlines()
     return done.returncode, lines[-1] if lines else ""
 
 
@@ -112,6 +117,7 @@ def ablation_flow(cfg: TablesConfig) -> Path:
     Raises:
         ConfigError: nothing can be filled, or no machine of the Ray cluster has what a cell reserves.
         DatasetError: a dataset is not there.
+        TablesError: cells failed; the page is written all the same.
     """
     cfg = pinned(cfg)
     plan = plan_tables(cfg)
@@ -119,6 +125,11 @@ def ablation_flow(cfg: TablesConfig) -> Path:
         failures = run_all(plan, start)
     page = write_tables(cfg, plan, failures)
     create_markdown_artifact(key="tables", markdown=page.read_text(encoding="utf-8"))
+    if failures:
+        raise TablesError(
+            f"{len(failures)} of {len(plan.runs)} cells failed, the first with: {next(iter(failures.values()))} "
+            f"({page} says it of each; the same command runs them again)"
+        )
     return page
 
 

@@ -191,14 +191,41 @@ def descendants(runs: Sequence[RunRecord], is_origin: Callable[[RunRecord, RunEn
         runs: all that are known.
         is_origin: tells whether an input of a run is what the walk begins at.
     """
-    found: list[RunRecord] = []
+    makers = Makers(runs)
+    users: dict[Path, list[RunRecord]] = {}
+    for run in runs:
+        for maker in makers.of_run(run):
+            users.setdefault(maker.folder, []).append(run)
+    found: dict[Path, RunRecord] = {}
     waiting = [run for run in runs if any(is_origin(run, entry) for entry in run.inputs)]
     while waiting:
-        run = waiting.pop(0)
-        if run not in found:
-            found.append(run)
-            waiting += [other for other in runs if any(is_made_by(run, other, entry) for entry in other.inputs)]
-    return sorted(found, key=lambda run: run.folder)
+        run = waiting.pop()
+        if run.folder not in found:
+            found[run.folder] = run
+            waiting += users.get(run.folder, [])
+    return [found[folder] for folder in sorted(found)]
+
+
+class Makers:
+    """Which run made what (see ``descendants``), looked up by digest and by folder."""
+
+    def __init__(self, runs: Iterable[RunRecord]) -> None:
+        self._by_folder: dict[Path, RunRecord] = {}
+        self._by_digest: dict[str, list[RunRecord]] = {}
+        for run in runs:
+            self._by_folder[run.folder] = run
+            for digest in {entry.digest for entry in run.outputs if entry.digest and len(entry.digest) == 64}:
+                self._by_digest.setdefault(digest, []).append(run)
+
+    def of_run(self, run: RunRecord) -> list[RunRecord]:
+        """Return the other runs that made what ``run`` read, by folder."""
+        found: dict[Path, RunRecord] = {}
+        for entry in run.inputs:
+            found |= {maker.folder: maker for maker in self._by_digest.get(entry.digest or "", ())}
+            for path in () if "://" in entry.place else possible_paths(run, entry.place):
+                holders = (path, *path.parents)
+                found |= {folder: self._by_folder[folder] for folder in holders if folder in self._by_folder}
+        return [found[folder] for folder in sorted(found) if folder != run.folder]
 
 
 def possible_paths(run: RunRecord, place: str) -> set[Path]:
@@ -207,16 +234,6 @@ def possible_paths(run: RunRecord, place: str) -> set[Path]:
     That place is not recorded; it is taken to be the present folder, or one that the run's folder lies in.
     """
     return {(base / place).resolve() for base in (Path.cwd(), run.folder, *run.folder.parents)}
-
-
-def is_made_by(run: RunRecord, other: RunRecord, entry: RunEntry) -> bool:
-    """Tell whether ``entry``, which ``other`` read, was made by ``run`` (see ``descendants``)."""
-    if other == run:
-        return False
-    digests = {output.digest for output in run.outputs if output.digest and len(output.digest) == 64}
-    return entry.digest in digests or any(
-        path.is_relative_to(run.folder) for path in possible_paths(other, entry.place)
-    )
 
 
 def _recorded(folder: Path) -> dict[str, list[dict[str, Any]]]:

@@ -63,7 +63,7 @@ def purge_derived(
     runs = find_runs(folders)
 
     def is_origin(run: RunRecord, entry: RunEntry) -> bool:
-        return _version_of(entry) in versions and _is_dataset(run, entry.place, dataset)
+        return version_of(entry) in versions and is_dataset(run, entry.place, dataset)
 
     learnt = descendants(runs, is_origin)
     direct = [run for run in learnt if any(is_origin(run, entry) for entry in run.inputs)]
@@ -81,12 +81,14 @@ def purge_derived(
     )
 
 
-def _version_of(entry: RunEntry) -> int | None:
+def version_of(entry: RunEntry) -> int | None:
+    """Return which dataset version a run read or made, None where the entry is something else."""
     found = re.fullmatch(r"version (\d+)", entry.digest or "")
     return int(found[1]) if found else None
 
 
-def _is_dataset(run: RunRecord, place: str, dataset: str) -> bool:
+def is_dataset(run: RunRecord, place: str, dataset: str) -> bool:
+    """Tell whether a place that a run recorded is that of a dataset (``Storage.uri``)."""
     if "://" in dataset or "://" in place:
         return place.rstrip("/") == dataset.rstrip("/")
     return Path(dataset).resolve() in possible_paths(run, place)

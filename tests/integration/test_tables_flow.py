@@ -22,18 +22,23 @@ def _size(dim: int) -> dict:
     return {"name": "marlin_vit_tiny", "overrides": shape}
 
 
-def _run(config: Path) -> str:
-    command = [sys.executable, "-m", "flows.cli", "tables", "--config", str(config)]
-    done = subprocess.run(
+def _marlin(config: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flows.cli", "tables", "--config", str(config), *overrides]
+    return subprocess.run(
         command, cwd=config.parent, capture_output=True, text=True, timeout=800, check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
+
+
+def _run(config: Path) -> str:
+    done = _marlin(config)
     assert done.returncode == 0, done.stderr[-2000:]
     return Path(config.parent, done.stdout.strip().splitlines()[-1]).read_text()
 
 
-def test_a_table_is_filled_and_only_what_is_lost_is_run_again(tmp_path):
-    """Catches cells that are never finished, run twice, or take each other down."""
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Three encoders at toy size."""
     write_clip_dataset(tmp_path / "d", [{"a": [64, 64], "b": [64, 64]}, {"c": [64, 64]}], draw=drawn_face)
     tree = {
         "tables": ["encoders"],
@@ -51,6 +56,21 @@ def test_a_table_is_filled_and_only_what_is_lost_is_run_again(tmp_path):
     }  # fmt: skip
     config = tmp_path / "tables.yaml"
     config.write_text(yaml.safe_dump(tree))
+    return config
+
+
+def test_a_failed_cell_is_a_failed_command_that_has_written_its_page(config):
+    """Catches a night of failed cells that ends with exit code 0 and a Completed flow."""
+    done = _marlin(config, "pretrain.init_from=absent.safetensors")
+    assert done.returncode == 2, done.stderr[-2000:]
+    sentence = done.stderr.strip().splitlines()[-1]
+    assert sentence.startswith("marlin: ")
+    assert "6 of 6 cells failed, the first with: " in sentence
+    assert "failed: " in (config.parent / "tables" / "tables.md").read_text()
+
+
+def test_a_table_is_filled_and_only_what_is_lost_is_run_again(config, tmp_path):
+    """Catches cells that are never finished, run twice, or take each other down."""
     first = _run(config)
     lines = [line for line in first.splitlines() if line.startswith("| ViT-")]
     assert len(lines) == 3 + 3, "three rows of the table, three of what is behind it"

@@ -13,7 +13,7 @@ from flows.plan import Idle
 from flows.registry import Attempt, Encoder, Registry
 from flows.runs import settled_folder
 from infra.config import validate_config
-from infra.errors import WeightsError
+from infra.errors import ConfigError, DatasetError, ProjectError, WeightsError
 from infra.run import RUN_FILE
 from infra.storage import open_storage
 from model.adapt.report import RESULT_FILE
@@ -36,7 +36,9 @@ def cfg(tmp_path: Path) -> ImproveConfig:
     return validate_config(ImproveConfig, tree, where="the test")
 
 
-def register(cfg: ImproveConfig, licence: str = "MIT", weights: str = "", dataset: str = "d") -> Encoder:
+def register(
+    cfg: ImproveConfig, licence: str = "MIT", weights: str = "", dataset: str = "d", parent: int | None = None
+) -> Encoder:
     registry = Registry(cfg.registry)
     file = Path(cfg.runs).parent / "weights"
     file.write_text(weights or str(len(registry.encoders())))
@@ -44,7 +46,7 @@ def register(cfg: ImproveConfig, licence: str = "MIT", weights: str = "", datase
         file,
         lambda number, created, sha256: Encoder(
             number=number, created=created, sha256=sha256, run="r", dataset=dataset, dataset_version=1, clips=3,
-            parent=None, licences=(f"videos: {licence}",),
+            parent=parent, licences=(f"videos: {licence}",),
         ),
     )  # fmt: skip
 
@@ -70,6 +72,76 @@ def test_an_attempt_on_a_version_that_was_taken_down_is_given_up(cfg):
     assert again.dataset_version == 2
 
 
+def test_clips_count_from_the_last_candidate_that_was_decided_on(cfg):
+    """Catches a candidate that nobody will ever decide on, its version was taken down, and that holds up the next."""
+    registry, dataset = Registry(cfg.registry), open_storage(cfg.pretrain.data.dataset).uri
+    register(cfg, dataset=dataset)
+    publish_again(cfg.pretrain.data.dataset)
+    bury_version(open_storage(cfg.pretrain.data.dataset), 1, 2)
+    assert isinstance(improve._attempt(cfg, registry), Attempt)
+    registry.end()
+    registry.decide("refuse", 1, "worse")
+    assert isinstance(improve._attempt(cfg, registry), Idle)
+
+
+def test_a_candidate_from_scratch_is_made_after_a_takedown(cfg):
+    """Catches a registry in which no encoder can be made any more that has not learnt what was taken down."""
+    registry, dataset = Registry(cfg.registry), open_storage(cfg.pretrain.data.dataset).uri
+    live = register(cfg, dataset=dataset)
+    registry.decide("promote", live.number, "better")
+    publish_again(cfg.pretrain.data.dataset)
+    registry.begin(begun := Attempt(dataset=dataset, dataset_version=2, clips=3, parent=live.number))
+    assert improve._attempt(cfg, registry) == begun
+    scratch = cfg.model_copy(update={"from_scratch": True})
+    assert isinstance(improve._attempt(scratch, registry), Idle), "version 1 still stands, and no clip is new"
+    bury_version(open_storage(dataset), 1, 2)
+    clean = begun.model_copy(update={"parent": None})
+    assert improve._attempt(scratch, registry) == improve._attempt(scratch, registry) == clean
+    assert improve._attempt(cfg, registry) == clean, "begun is begun"
+
+
+def test_an_abandoned_candidate_is_neither_begun_again_nor_decided_on(cfg, monkeypatch):
+    """Catches a run that was under way when its candidate was abandoned, and that makes it live hours later."""
+    registry = Registry(cfg.registry)
+    begun = improve._attempt(cfg, registry)
+    candidate = register(cfg, dataset=begun.dataset)
+    registry.abandon("one class only")
+    registry.begin(begun)  # as where abandoning died before its end
+    idle = improve._attempt(cfg, registry)
+    assert isinstance(idle, Idle)
+    assert "one class only" in idle.why
+    assert registry.attempt() is None
+    monkeypatch.setattr(improve, "_verdict", lambda *_: Verdict(True, "better", {}))
+    with pytest.raises(ProjectError, match="abandoned while it was made: one class only"):
+        improve._decided(cfg, registry, candidate)
+    assert registry.decisions() == []
+
+
+def test_what_cannot_be_measured_says_how_to_go_on(cfg, events, monkeypatch):
+    """Catches advice to add videos to a dataset version that never changes, every night again."""
+
+    def fails(*_: object) -> Verdict:
+        raise DatasetError("the test side holds one class only; add videos of the others")
+
+    monkeypatch.setattr(improve, "_verdict", fails)
+    with pytest.raises(DatasetError, match=r"one class only; .* version 1 of the dataset; .*marlin registry abandon"):
+        improve.improve_flow.fn(cfg)
+
+
+def test_another_model_is_told_of_from_scratch(cfg, tmp_path, monkeypatch):
+    """Catches settings that can never be used again once an encoder is live, and an error that names no way."""
+    file = tmp_path / "tiny.safetensors"
+    shape = model_config("marlin_vit_tiny")
+    save_weights(file, build_mae(shape).state_dict(), shape, {})
+    monkeypatch.setattr(improve, "pretrain_flow", lambda *_: pytest.fail("it was trained"))
+    other = register(cfg)
+    parent = Registry(cfg.registry).register(
+        file, lambda number, _, sha256: other.model_copy(update={"number": number, "sha256": sha256})
+    )
+    with pytest.raises(ConfigError, match=r"does not fit the network .*, or set from_scratch=true"):
+        candidate_of(cfg, parent)
+
+
 def test_nothing_is_begun_where_there_is_nothing(cfg, tmp_path):
     empty = cfg.pretrain.model_copy(
         update={"data": cfg.pretrain.data.model_copy(update={"dataset": str(tmp_path / "x")})}
@@ -88,6 +160,42 @@ def test_a_run_that_died_after_deciding_does_not_decide_again(cfg, monkeypatch):
     monkeypatch.setattr(improve, "_verdict", lambda *_: Verdict(True, "better", {}))
     first = improve._decided(cfg, registry, candidate)
     assert improve._decided(cfg, registry, candidate) == first
+    assert len(registry.decisions()) == 1
+
+
+@pytest.mark.parametrize("by_hand", ["rollback", "promote"])
+def test_what_a_person_decides_while_a_candidate_is_measured_stands(cfg, monkeypatch, by_hand):
+    """Catches a rollback that hours later is overridden by a comparison with the encoder that was rolled back."""
+    registry = Registry(cfg.registry)
+    for encoder in (register(cfg), register(cfg)):
+        registry.decide("promote", encoder.number, "better")
+    third, candidate, scored = register(cfg), register(cfg), []
+
+    def scores(cfg: ImproveConfig, registry: Registry, encoder: Encoder, _: Encoder) -> Path:
+        scored.append(encoder.number)
+        if scored == [candidate.number, 2]:
+            registry.rollback("worse") if by_hand == "rollback" else registry.decide("promote", third.number, "better")
+        return Path(str(encoder.number))
+
+    monkeypatch.setattr(improve, "_scored", scores)
+    monkeypatch.setattr(improve, "compare", lambda new, old, *_, **__: Verdict(old.name != "2", f"not {old}", {}))
+    decision = improve._decided(cfg, registry, candidate)
+    now = 1 if by_hand == "rollback" else third.number
+    assert (decision.action, decision.previous, decision.why) == ("promote", now, f"not {now}")
+    assert scored == [candidate.number, 2, candidate.number, now]
+    assert [found.action for found in registry.decisions()] == ["promote", "promote", by_hand, "promote"]
+
+
+def test_a_candidate_that_a_person_decides_on_while_it_is_measured_is_not_decided_on_again(cfg, monkeypatch):
+    """Catches an encoder made live by hand that is then compared with itself, and perhaps refused."""
+    registry, candidate = Registry(cfg.registry), register(cfg)
+
+    def verdict(*_: object) -> Verdict:
+        registry.decide("promote", candidate.number, "by hand")
+        return Verdict(False, "worse", {})
+
+    monkeypatch.setattr(improve, "_verdict", verdict)
+    assert improve._decided(cfg, registry, candidate).why == "by hand"
     assert len(registry.decisions()) == 1
 
 
@@ -127,13 +235,13 @@ def test_commercial_use_refuses_what_is_not_allowed_and_says_what(cfg, monkeypat
     monkeypatch.setattr(improve, "_scored", lambda *_: Path())
     registry = Registry(cfg.registry)
     wanted = cfg.model_copy(update={"commercial_use": True})
-    verdict = improve._verdict(wanted, registry, register(cfg, "no commercial use"))
+    verdict = improve._verdict(wanted, registry, register(cfg, "no commercial use"), None)
     assert (verdict.passed, verdict.why) == (
         False,
         "commercial_use is set, and behind it stand videos: no commercial use",
     )
-    assert improve._verdict(wanted, registry, register(cfg)).passed
-    assert improve._verdict(cfg, registry, register(cfg, "no commercial use")).passed
+    assert improve._verdict(wanted, registry, register(cfg), None).passed
+    assert improve._verdict(cfg, registry, register(cfg, "no commercial use"), None).passed
 
 
 def test_the_schedule_adapts_the_live_encoder_once(cfg, monkeypatch):
@@ -237,5 +345,5 @@ def test_candidate_and_live_encoder_are_compared_on_the_candidate_s_dataset_vers
 
     monkeypatch.setattr(improve, "adapt_flow", adapts)
     monkeypatch.setattr(improve, "compare", lambda new, old, *_, **__: compared.extend([new, old]))
-    improve._verdict(cfg, Registry(cfg.registry), candidate)
+    improve._verdict(cfg, Registry(cfg.registry), candidate, live)
     assert [adapted[folder] for folder in compared] == [(candidate.sha256[:16], 2), (live.sha256[:16], 2)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from flows.cli import main
-from flows.registry import Encoder, Registry
+from flows.registry import Attempt, Encoder, Registry
 from infra.config import BaseConfig
 from infra.fetch import file_digest
 from infra.run import RunContext
@@ -47,11 +48,11 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _record(run: RunContext, parent: int | None):
+def _record(run: RunContext | SimpleNamespace, parent: int | None, *licences: str):
     def made(number: int, created: str, sha256: str) -> Encoder:
         return Encoder(
             number=number, created=created, sha256=sha256, run=str(run.dir), dataset=str(Path("set").absolute()),
-            dataset_version=1, clips=3, parent=parent, licences=(),
+            dataset_version=1, clips=3, parent=parent, licences=licences,
         )  # fmt: skip
 
     return made
@@ -84,6 +85,17 @@ def test_a_score_leads_back_to_videos(world, marlin):
     for origin in ("encoder registry:2", "runs/second", "encoder registry:1", "runs/first", "version 1 of", ANNA):
         assert f"↑ {'run ' + str(world) + '/' if origin.startswith('runs') else ''}" in text
         assert origin in text, origin
+
+
+def test_a_program_gets_the_same_as_json(world, marlin):
+    """Catches origins and results mixed up, or left out, for whoever audits by program."""
+    found = json.loads("\n".join(ask(marlin, "registry:1", "--json")))
+    assert (found["kind"], found["name"], found["facts"]) == ("encoder", "registry:1", "live")
+    assert ("video", ANNA) in {(node["kind"], node["name"]) for node in found["origins"]}
+    assert {"kind": "run", "name": str(world / "runs" / "first"), "facts": "pretrain", "steps": 1} in found["origins"]
+    assert "1: promote" in {node["name"] for node in found["results"]}
+    lines = ask(marlin, "registry:1")
+    assert (len(found["origins"]), len(found["results"])) == tuple(sum(x in y for y in lines) for x in "↑↓")
 
 
 def test_weights_and_clips_are_found_by_their_bytes_and_keys(world, marlin):
@@ -130,5 +142,59 @@ def test_commands_of_the_registry(world, marlin):
     assert "--why" in marlin("registry", "promote", "registry", "--version", "2").sentence
     assert "version 2 is live" in marlin("registry", "promote", "registry", "--version", "2", "--why", "by hand").out
     assert "version 1 is live" in marlin("registry", "rollback", "registry", "--why", "it failed").out
-    assert main(["registry", "live", "elsewhere"]) == 1
+    assert marlin("registry", "live", "elsewhere").code == 1
+    assert "there is no registry at" in marlin("registry", "list", "elsewhere").sentence
+    Path("elsewhere").mkdir()
     assert "no encoder" in marlin("registry", "list", "elsewhere").out
+
+
+def test_a_candidate_in_the_making_is_shown_and_can_be_abandoned(world, marlin):
+    """Catches an attempt that fails every night and that no command shows or drops."""
+    assert "no candidate is in the making" in marlin("registry", "abandon", "registry", "--why", "x").sentence
+    attempt = Attempt(dataset="set", dataset_version=2, clips=9, parent=1)
+    Registry("registry").begin(attempt)
+    assert "in the making  dataset version 2, from 1" in marlin("registry", "list", "registry").out
+    assert "--why is" in marlin("registry", "abandon", "registry").sentence
+    said = marlin("registry", "abandon", "registry", "--why", "it has one class only").out
+    assert "the candidate on dataset version 2, from 1" in said
+    listed = marlin("registry", "list", "registry").out
+    assert "in the making" not in listed
+    assert "dataset version 2, from 1: it has one class only" in listed
+    found = json.loads(marlin("registry", "list", "registry", "--json").out)
+    assert (found["live"], found["attempt"]) == (1, None)
+    assert [row["number"] for row in found["encoders"]] == [1, 2]
+    assert [row["action"] for row in found["decisions"]] == ["promote", "refuse"]
+    assert found["abandoned"][0]["attempt"] == attempt.model_dump()
+
+
+def test_a_rollback_says_what_was_left_and_warns_of_what_was_taken_down(world, marlin):
+    """Catches a person in a hurry who makes an encoder live again that learnt from what had to go."""
+    marlin("registry", "promote", "registry", "--version", "2", "--why", "by hand")
+    said = marlin("registry", "rollback", "registry", "--why", "worse")
+    assert "version 1 is live, version 2 was left" in said.out
+    assert f"dataset version 1, from the start of {world / 'set'}" in said.out
+    assert (said.code, said.err) == (0, "")
+    marlin("dataset", "remove", "set", "anna.mp4")
+    said = marlin("registry", "promote", "registry", "--version", "2", "--why", "by hand")
+    gone = f"learnt from version 1 of {world / 'set'}, which was taken down"
+    assert [line.partition("live, but ")[2] for line in said.err.splitlines() if "live, but" in line] == [
+        f"it {gone}",
+        f"version 1, which it continues from, {gone}",
+    ]
+    assert f"version 1 is live, but it {gone}" in marlin("registry", "rollback", "registry", "--why", "x").err
+
+
+def test_a_rollback_warns_of_licences_and_is_done_all_the_same(world, marlin):
+    """Catches an emergency that waits for a licence, and a product that runs on research weights unnoticed."""
+    registry = Registry("registry")
+    for number, licence in ((3, "no commercial use"), (4, "MIT")):
+        Path("w").write_text(licence)
+        made = _record(SimpleNamespace(dir="r"), None)
+        registry.register(
+            Path("w"), lambda *a, made=made, one=licence: made(*a).model_copy(update={"licences": (one,)})
+        )
+        registry.decide("promote", number, "better")
+    said = marlin("registry", "rollback", "registry", "commercial_use=true", "--why", "worse")
+    assert (said.code, "version 3 is live, version 4 was left" in said.out) == (0, True)
+    assert "behind it: no commercial use" in said.out
+    assert "commercial_use is set, and behind it stand no commercial use" in said.err

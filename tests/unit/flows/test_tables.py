@@ -131,6 +131,18 @@ def test_a_cell_whose_process_is_killed_has_failed(tmp_path):
         tables.run_cell.fn(Run("adapt", AdaptConfig(), tmp_path / "cell"), lambda *_: (-9, ""))
 
 
+def test_a_cell_that_is_killed_is_not_told_with_the_words_of_a_former_run(tmp_path, monkeypatch):
+    """Catches a log that is appended to: a run killed without a word is given the reason of last night's."""
+    (tmp_path / "dies.py").write_text(
+        "import os, sys\nif sys.argv[1:]: print('no GPU', flush=True)\nos.kill(os.getpid(), 9)"
+    )
+    monkeypatch.setattr(tables, "MODULE", "dies")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert tables.run_here(["speaks"], tmp_path / "log", "") == (-9, "no GPU")
+    assert tables.run_here([], tmp_path / "log", "") == (-9, "")
+    assert (tmp_path / "log").read_text() == "no GPU\n"
+
+
 def test_adaptations_wait_for_the_encoders_that_they_need(tmp_path, monkeypatch):
     """Catches adaptations started before, or beside, the pretrainings, which then find no encoder and fail."""
     plan, cell = plan_tables(_config(tmp_path, tables=["modules"])), tables.run_cell.fn

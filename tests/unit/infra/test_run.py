@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+import infra.run
 from infra.config import BaseConfig, config_digest, load_config
 from infra.errors import ConfigError, TrainingError
-from infra.run import CONFIG_FILE, RUN_FILE, RunContext, code_revision, descendants, find_runs
+from infra.run import CONFIG_FILE, RUN_FILE, RunContext, code_revision, descendants, find_runs, possible_paths
 
 
 class Settings(BaseConfig):
@@ -165,3 +166,15 @@ def test_lineage_walks_from_an_origin_to_everything_made_of_it(tmp_path: Path) -
     found = descendants(runs, lambda run, entry: (entry.place, entry.digest) == ("data", "version 1"))
     assert [run.folder.name for run in found] == ["a", "b", "c", "d"]
     assert descendants(runs, lambda run, entry: False) == []
+
+
+def test_lineage_looks_at_each_input_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a walk that holds every run against every other: minutes, after a year of nights."""
+    count = 12
+    for number in range(count):
+        _run(tmp_path, f"{number:03}", reads=((str(tmp_path / f"{number - 1:03}" / "out.bin"), ""),))
+    asked = []
+    monkeypatch.setattr(infra.run, "possible_paths", lambda *entry: asked.append(entry) or possible_paths(*entry))
+    found = descendants(find_runs([tmp_path]), lambda run, entry: run.folder.name == "000")
+    assert len(found) == count
+    assert len(asked) == count
