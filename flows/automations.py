@@ -77,7 +77,7 @@ def _after_crash(flow: str, deployment: UUID, wait_s: float) -> AutomationCore:
 def _dead(cfg: DeployConfig) -> list[AutomationCore]:
     """Set runs to Crashed that do not beat any more, or never began."""
     alive = {"prefect.flow-run.heartbeat", "prefect.flow-run.Running"}
-    beats = timedelta(seconds=2 * cfg.heartbeat_s + 5)
+    beats = timedelta(seconds=2 * cfg.heartbeat_s + 5 + cfg.outage_s)  # a server that is away hears none
     cases = [
         ("no heartbeat", alive, beats, "its heartbeats stopped: it, or its machine, died"),
         (

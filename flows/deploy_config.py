@@ -72,7 +72,10 @@ class DeployConfig(BaseConfig):
     sensor: SensorConfig = SensorConfig()
     """How new videos are noticed."""
     heartbeat_s: int = Field(default=30, ge=30)
-    """Seconds between heartbeats of a flow run; after two missing ones it counts as crashed."""
+    """Seconds between heartbeats of a flow run; after two missing ones and ``outage_s`` it counts as crashed."""
+    outage_s: float = Field(default=900, ge=60, le=86_400)
+    """Seconds that the server may be away without a run being taken for dead. For as long a run that is dead keeps its
+    places in ``gpu_jobs`` and ``crawls``."""
     restart_after_s: float = Field(default=60.0, ge=10)
     """Seconds from a crash to the next run of the same deployment."""
     gpu_jobs: int = Field(default=1, ge=1)

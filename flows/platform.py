@@ -39,11 +39,12 @@ def up(cfg: DeployConfig) -> list[str]:
         config_file = work / "deploy.yaml"  # the sensor reads it
         config_file.write_text(dump_config(cfg), encoding="utf-8")
         keeper = Keeper(work)
-        os.environ.update(environment(cfg))
+        variables = environment(cfg)
+        os.environ.update(variables)
         lines = [_line(keeper, part) for part in _before_deploying(cfg, work)]
         from flows.deploy import deploy
 
-        lines += [f"deployed  {name}" for name in deploy(cfg)]
+        lines += [f"deployed  {name}" for name in deploy(cfg, Path(variables["PREFECT_HOME"]))]
         lines += [_line(keeper, part) for part in _after_deploying(cfg, config_file)]
         return [*lines, f"server    {cfg.api_url.removesuffix('/api')} (stop everything with `marlin down`)"]
 
@@ -72,6 +73,7 @@ def environment(cfg: DeployConfig) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "PREFECT_WORKER_QUERY_SECONDS": "5",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",  # runs that ended 90 days ago, and their logs
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "flows.leases",
     }
     found = {name: os.environ.get(name, value) for name, value in found.items()}
     if cfg.ray_port:
