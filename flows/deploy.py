@@ -19,14 +19,15 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.flows import EntrypointType
-from prefect.schedules import Cron
+from prefect.schedules import Cron, Schedule
 from prefect.utilities.asyncutils import run_coro_as_sync
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from flows.adapt import adapt_flow
 from flows.automations import PREFIX, TAG, automations
@@ -58,9 +59,10 @@ def deploy(cfg: DeployConfig, server_home: Path | None = None) -> list[str]:
             places in limits that no lease holds are then given back.
 
     Raises:
-        ConfigError: a pool's template cannot be read.
+        ConfigError: a pool's template cannot be read, or a schedule is none.
         ProjectError: no server answers, or it refuses.
     """
+    check_schedules(cfg)
     try:
         with get_client(sync_client=True) as client:
             for pool in cfg.pools:
@@ -119,6 +121,23 @@ class Planned:
         """``flow/name``, as Prefect calls it."""
         return f"{self.flow.name}/{self.name}"
 
+    def schedule(self, timezone: str) -> Schedule | None:
+        """When it runs by itself.
+
+        Raises:
+            ConfigError: what stands there is not in the words of cron.
+        """
+        if self.cron is None:
+            return None
+        try:
+            CronSchedule(cron=self.cron, timezone=timezone)
+        except ValidationError as error:
+            raise ConfigError(
+                f"{self.cron!r} is no schedule of {self.full_name}: {error.errors()[0]['msg']}; "
+                "write minute, hour, day, month and weekday, as '0 2 * * *'"
+            ) from error
+        return Cron(self.cron, timezone=timezone)
+
 
 def planned(cfg: DeployConfig) -> list[Planned]:
     """Return all deployments."""
@@ -134,6 +153,12 @@ def planned(cfg: DeployConfig) -> list[Planned]:
     ]  # fmt: skip
 
 
+def check_schedules(cfg: DeployConfig) -> None:
+    """Raise ConfigError for a schedule that the server would refuse."""
+    for plan in planned(cfg):
+        plan.schedule(cfg.timezone)
+
+
 def _apply(cfg: DeployConfig, plan: Planned) -> UUID:
     made = plan.flow.to_deployment(
         plan.name,
@@ -141,7 +166,7 @@ def _apply(cfg: DeployConfig, plan: Planned) -> UUID:
             name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
             for name, value in plan.parameters.items()
         },
-        schedule=Cron(plan.cron, timezone=cfg.timezone) if plan.cron else None,
+        schedule=plan.schedule(cfg.timezone),
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
         tags=[TAG],
         work_pool_name=plan.pool.name,
@@ -221,15 +246,18 @@ def _keep_deployments(client: SyncPrefectClient, wanted: Collection[UUID]) -> li
 
 def _keep_automations(client: SyncPrefectClient, wanted: Sequence[AutomationCore]) -> None:
     """Make ours the wanted ones. Those that are right are left alone: a new one forgets the heartbeats it has seen."""
-    there = {found.name: found for found in client.read_automations() if found.name.startswith(PREFIX)}
+    ours = [found for found in client.read_automations() if found.name.startswith(PREFIX)]
+    there = {found.name: found for found in reversed(ours)}  # the first of a name, as two `deploy`s at once make two
     for automation in wanted:
-        found = there.pop(automation.name, None)
+        found = there.get(automation.name)
         if found is None:
             client.create_automation(automation)
         elif AutomationCore.model_validate(found.model_dump(include=set(AutomationCore.model_fields))) != automation:
             client.update_automation(found.id, automation)
-    for found in there.values():
-        client.delete_automation(found.id)
+    kept = {there[automation.name].id for automation in wanted if automation.name in there}
+    for found in ours:
+        if found.id not in kept:
+            client.delete_automation(found.id)
 
 
 def _ignoring_absence(delete: Any, name: str) -> None:
