@@ -13,6 +13,7 @@ from flows.automations import automations
 from flows.deploy import _variables, planned
 from flows.deploy_config import DeployConfig, PoolConfig
 from flows.events import dataset_resource, registry_resource
+from flows.platform import environment
 from infra.config import validate_config
 from infra.errors import ConfigError
 from model.adapt_config import AdaptConfig
@@ -100,11 +101,14 @@ def test_sources_without_secrets_are_taken():
 
 
 @pytest.mark.parametrize("cron", ["nightly", "0 25 * * *", "* * * *", ""])
-def test_a_schedule_that_is_none_is_one_sentence_before_anything_is_started(marlin, tmp_path, cron):
+def test_a_schedule_that_is_none_is_one_sentence_before_anything_is_started(marlin, tmp_path, monkeypatch, cron):
     """Catches a traceback after a minute, with the server up and half of the deployments registered."""
+    monkeypatch.setattr("flows.platform._before_deploying", lambda cfg, work: pytest.fail("something is started"))
+    for name, value in environment(DeployConfig(work=str(tmp_path / "work"))).items():
+        monkeypatch.setenv(name, value)  # `up` sets them, and they are unset again after the test
     said = marlin("up", "work=work", f"ingest_cron={cron!r}")
     assert f"{cron!r} is no schedule of ingest/marlin" in said.sentence
-    assert [path.name for path in (tmp_path / "work").iterdir() if path.suffix in (".json", ".log", ".yaml")] == []
+    assert not (tmp_path / "work" / "deploy.yaml").exists()
 
 
 def test_variables_of_a_pool_are_added_to_the_others():
