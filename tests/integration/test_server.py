@@ -1,4 +1,4 @@
-"""Places in limits and a server that is killed: real, on its own, as ``marlin up`` starts it."""
+"""A real server on its own, as ``marlin up`` starts it: killed and started again, and what it tells."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import json
 import os
 import shutil
 import socket
+import threading
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +60,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server with a database of its own."""
     for name in [name for name in os.environ if name.startswith("PREFECT_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS", "1")
+    monkeypatch.setenv("PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS", "1")
     made = Server(tmp_path / "work")
     for name, value in environment(made.cfg).items():
         monkeypatch.setenv(name, value)
@@ -118,3 +123,28 @@ def test_places_outlive_a_server_that_is_killed_and_lost_ones_are_given_back(ser
     deploy(server.cfg, server.home)
     deploy(server.cfg)
     assert (taken(client, GPU), taken(client, CRAWL)) == (1, 1)
+
+
+def test_a_run_that_no_worker_takes_is_told_about(server, client, monkeypatch):
+    """Catches silent nights: a dead worker, whose runs wait for ever and so never fail."""
+    told: list[bytes] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Hook) as hook:
+        threading.Thread(target=hook.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MARLIN_WEBHOOK_URL", f"http://127.0.0.1:{hook.server_port}/")
+        deploy(server.cfg)
+        run = client.create_flow_run_from_deployment(client.read_deployment_by_name("ingest/marlin").id)
+        end = time.monotonic() + 120
+        while not told and time.monotonic() < end:
+            time.sleep(0.5)
+        hook.shutdown()
+    assert [json.loads(body) for body in told] == [{"text": f"ingest run {run.name}: Late"}]
