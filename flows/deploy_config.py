@@ -99,7 +99,7 @@ class DeployConfig(BaseConfig):
     """How new videos are noticed."""
     heartbeat_s: int = Field(default=30, ge=30)
     """Seconds between heartbeats of a flow run; after two missing ones and ``outage_s`` it counts as crashed."""
-    outage_s: float = Field(default=900, ge=60, le=86_400)
+    outage_s: float = Field(default=900, ge=60, le=1800)
     """Seconds that the server may be away without a run being taken for dead. For as long a run that is dead keeps its
     places in ``gpu_jobs`` and ``crawls``."""
     restart_after_s: float = Field(default=60.0, ge=10)
