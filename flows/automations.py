@@ -23,7 +23,10 @@ PART_TAG = "marlin-part"
 ENDED = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed", "TimedOut")}
 START_LIMIT_S = 3600.0
 """Seconds in which a run that was handed to its infrastructure has to begin; an image may have to be pulled."""
-SENTENCE = '{"text": {{ (flow.name ~ " run " ~ flow_run.name ~ ": " ~ flow_run.state.message) | tojson }}}'
+SENTENCE = (
+    '{"text": {{ (flow.name ~ " run " ~ flow_run.name ~ ": " ~ '
+    "(flow_run.state.message or flow_run.state.name)) | tojson }}}"
+)
 """Body of a notification; what Slack, Mattermost and Teams' workflows take."""
 
 
@@ -77,7 +80,7 @@ def _after_crash(flow: str, deployment: UUID, wait_s: float) -> AutomationCore:
 def _dead(cfg: DeployConfig) -> list[AutomationCore]:
     """Set runs to Crashed that do not beat any more, or never began."""
     alive = {"prefect.flow-run.heartbeat", "prefect.flow-run.Running"}
-    beats = timedelta(seconds=2 * cfg.heartbeat_s + 5)
+    beats = timedelta(seconds=2 * cfg.heartbeat_s + 5 + cfg.outage_s)  # a server that is away hears none
     cases = [
         ("no heartbeat", alive, beats, "its heartbeats stopped: it, or its machine, died"),
         (
@@ -103,7 +106,7 @@ def _dead(cfg: DeployConfig) -> list[AutomationCore]:
 
 def _notify(webhook: UUID) -> AutomationCore:
     trigger = EventTrigger(
-        expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"},
+        expect={f"prefect.flow-run.{state}" for state in ("Failed", "Crashed", "TimedOut", "Late")},
         match_related=_tagged(TAG), posture=Posture.Reactive, threshold=1, within=timedelta(0),
     )  # fmt: skip
     return _automation("notify", trigger, CallWebhook(block_document_id=webhook, payload=SENTENCE))

@@ -1,4 +1,4 @@
-"""``marlin up``, ``down``, ``deploy``, ``undeploy``, ``sensor``: the flows as a service."""
+"""``marlin up``, ``down``, ``status``, ``deploy``, ``undeploy``, ``sensor``: the flows as a service."""
 
 from __future__ import annotations
 
@@ -34,6 +34,17 @@ def down(cfg: DeployConfig) -> None:
     from flows.platform import down as stop
 
     print("\n".join(f"stopped   {name}" for name in stop(cfg)) or "nothing ran")
+
+
+@command(app)
+def status(cfg: DeployConfig) -> None:
+    """Show which parts of `marlin up` run. Exit code 0 when all do, 1 otherwise."""
+    from flows.platform import status as look
+
+    lines, is_whole = look(cfg)
+    print("\n".join(lines))
+    if not is_whole:
+        raise typer.Exit(1)
 
 
 @command(app)

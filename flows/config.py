@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from infra.config import BaseConfig
 from model.adapt_config import AdaptConfig
@@ -53,6 +55,23 @@ class ImproveConfig(BaseConfig):
     """Promote only what no non-commercial part stands behind."""
     commercial_licences: tuple[str, ...] = COMMERCIAL
     """Licences, as sources and weights state them, that commercial use is allowed under; every other one is not."""
+
+    @model_validator(mode="after")
+    def _what_the_gate_compares_is_made(self) -> Self:
+        """Found after days of training otherwise."""
+        if self.adapt.task != "deepfake":
+            raise ValueError(
+                f"adapt.task is {self.adapt.task!r} and the gate compares scores of real and fake; set it to deepfake "
+                "(what a live encoder is adapted to besides is in adaptations)"
+            )
+        if self.adapt.backbone != "marlin":
+            raise ValueError(f"adapt.backbone is {self.adapt.backbone}, which is no candidate; set it to marlin")
+        if self.gate.mode == "FT" and not self.adapt.finetune.enabled:
+            raise ValueError(
+                "gate.mode is FT and adapt.finetune.enabled is false, so that nothing is compared; "
+                "set the one to LP or the other to true"
+            )
+        return self
 
 
 class LineageConfig(BaseConfig):

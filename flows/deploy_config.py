@@ -6,12 +6,17 @@ Secrets are never settings: they come from the environment of the processes, or 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
 from flows.config import ImproveConfig
 from infra.config import BaseConfig
+from infra.urls import shown_url
 from model.adapt_config import AdaptConfig
 from pipeline.config import IngestConfig
 
@@ -26,6 +31,17 @@ _LOGIN = re.compile(r"://[^/?#\s]+@")
 """A user, and mostly a password, in an address: ``http://user:password@host``; a proxy's needs no ``http://``."""
 
 
+def refuse_secrets(environment: Mapping[str, Any]) -> None:
+    """Raise ValueError where a variable looks like a secret."""
+    for name, value in environment.items():
+        text = str(value)
+        if _SECRET.search(name) or _LOGIN.search(text) or ("@" in text and _PROXY.search(name)):
+            raise ValueError(
+                f"{name} looks like a secret, and these settings are stored and shown; "
+                "set it in the environment of the worker"
+            )
+
+
 class PoolConfig(BaseConfig):
     """A work pool: where flow runs are executed."""
 
@@ -36,7 +52,17 @@ class PoolConfig(BaseConfig):
     template: str = ""
     """YAML file with the pool's base job template (infra/deploy has one with GPUs); empty takes Prefect's."""
     variables: dict[str, Any] = {}
-    """Job variables of this kind of pool: ``image``, ``namespace``, ``memory_limit``, …"""
+    """Job variables of this kind of pool: ``image``, ``namespace``, ``memory_limit``, …; ``env`` adds to the settings'
+    ``environment``."""
+
+    @field_validator("variables")
+    @classmethod
+    def _no_secrets(cls, variables: dict[str, Any]) -> dict[str, Any]:
+        env = variables.get("env", {})
+        if not isinstance(env, dict):
+            raise ValueError(f"env is {env!r}; write it as NAME: value")
+        refuse_secrets(env)
+        return variables
 
 
 class SensorConfig(BaseConfig):
@@ -49,7 +75,7 @@ class SensorConfig(BaseConfig):
 
 
 class DeployConfig(BaseConfig):
-    """Settings of ``marlin deploy``, ``undeploy``, ``up``, ``down`` and ``sensor``."""
+    """Settings of ``marlin deploy``, ``undeploy``, ``up``, ``down``, ``status`` and ``sensor``."""
 
     work: str = "work/platform"
     """Folder of ``marlin up``: logs, process ids, Prefect's database."""
@@ -72,7 +98,10 @@ class DeployConfig(BaseConfig):
     sensor: SensorConfig = SensorConfig()
     """How new videos are noticed."""
     heartbeat_s: int = Field(default=30, ge=30)
-    """Seconds between heartbeats of a flow run; after two missing ones it counts as crashed."""
+    """Seconds between heartbeats of a flow run; after two missing ones and ``outage_s`` it counts as crashed."""
+    outage_s: float = Field(default=900, ge=60, le=1800)
+    """Seconds that the server may be away without a run being taken for dead. For as long a run that is dead keeps its
+    places in ``gpu_jobs`` and ``crawls``."""
     restart_after_s: float = Field(default=60.0, ge=10)
     """Seconds from a crash to the next run of the same deployment."""
     gpu_jobs: int = Field(default=1, ge=1)
@@ -105,13 +134,41 @@ class DeployConfig(BaseConfig):
     @field_validator("environment")
     @classmethod
     def _no_secrets(cls, environment: dict[str, str]) -> dict[str, str]:
-        for name, value in environment.items():
-            if _SECRET.search(name) or _LOGIN.search(value) or ("@" in value and _PROXY.search(name)):
-                raise ValueError(
-                    f"{name} looks like a secret, and these settings are stored and shown; "
-                    "set it in the environment of the worker"
-                )
+        refuse_secrets(environment)
         return environment
+
+    @field_validator("ingest")
+    @classmethod
+    def _sources_that_are_shown_whole(cls, ingest: IngestConfig) -> IngestConfig:
+        """What is stored would lack the secret parts, and ingestion would ask for another address."""
+        for source in ingest.sources:
+            is_address = source.lower().startswith(("http://", "https://"))
+            if is_address and ("?" in source or "@" in urlsplit(source).netloc):
+                raise ValueError(
+                    f"the source {shown_url(source)} has a login or a query, and these settings are stored and shown; "
+                    "put it into a manifest file, and name that as the source"
+                )
+        return ingest
+
+    @field_validator("adaptations")
+    @classmethod
+    def _one_of_each_task(cls, adaptations: tuple[AdaptConfig, ...]) -> tuple[AdaptConfig, ...]:
+        tasks = Counter(adaptation.task for adaptation in adaptations)
+        if "" in tasks:
+            raise ValueError("an adaptation has no task; name one, e.g. deepfake")
+        for task, count in tasks.items():
+            if count > 1:
+                raise ValueError(f"{task} is there {count} times, and a task has one deployment; leave one of them")
+        return adaptations
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, timezone: str) -> str:
+        try:
+            ZoneInfo(timezone)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(f"{timezone!r} is no time zone; write one as Europe/Berlin or UTC") from error
+        return timezone
 
     @model_validator(mode="after")
     def _one_dataset(self) -> Self:

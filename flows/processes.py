@@ -11,13 +11,14 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from flows.job import GRACE_S as SAVE_S
+from infra.config import tree_digest
 from infra.errors import ProjectError
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Part:
 
     ``ready`` tells whether it serves; None takes being alive for it. ``limit_s`` is how long that may take.
     ``address`` is the host and port where it serves, None nowhere, and ``setting`` the setting that names the port.
+    ``settings`` is what it reads besides command and environment: with any of them changed, it is outdated.
     """
 
     name: str
@@ -45,6 +47,13 @@ class Part:
     limit_s: float = 120.0
     address: tuple[str, int] | None = None
     setting: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Differs where the part would be started differently."""
+        told = {"command": list(self.command), "environment": dict(self.environment), "settings": dict(self.settings)}
+        return tree_digest(told)
 
 
 class Keeper:
@@ -62,6 +71,24 @@ class Keeper:
             return process if lives else None
         except (OSError, ValueError, KeyError, psutil.NoSuchProcess):
             return None
+
+    def names(self) -> list[str]:
+        """Return the names of all parts that were started here and not ended."""
+        names = sorted(path.stem for path in self._folder.glob("*.json"))
+        return [name for name in names if self._record(name)]
+
+    def is_outdated(self, part: Part) -> bool:
+        """Tell whether a part runs that was started with other settings."""
+        return self.running(part.name) is not None and self._record(part.name).get("digest") != part.digest
+
+    def has_moved(self, part: Part) -> bool:
+        """Tell whether a part runs that serves at another address than it should."""
+        told = self._record(part.name).get("address", part.address)
+        return self.running(part.name) is not None and tuple(told or ()) != tuple(part.address or ())
+
+    def has_children(self, name: str) -> bool:
+        """Tell whether a part runs that has started processes, which still run."""
+        return len(_family_of(self.running(name))) > 1
 
     def ensure(self, part: Part) -> bool:
         """Start a part unless it runs, and wait until it is ready; return whether it was started.
@@ -108,7 +135,7 @@ class Keeper:
                 part.command, env={**os.environ, **part.environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
-        self._write(part.name, _identity(child.pid))
+        self._write(part.name, {**_identity(child.pid), "digest": part.digest, "address": part.address})
 
     def _record(self, name: str) -> dict[str, Any]:
         """Return what is written about a part, nothing where that is missing or no record."""

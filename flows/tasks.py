@@ -6,6 +6,7 @@ the right to crawl) cannot bear twice at a time waits for its global concurrency
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ RETRIES = 2
 RETRY_DELAYS_S = [2.0, 60.0]
 GPU, CRAWL = "marlin-gpu", "marlin-crawl"
 """Global concurrency limits; `marlin deploy` sets them, and without them nothing waits."""
-LEASE_S = 60.0
-"""Seconds after which a holder that was killed has lost its place."""
+LEASE_S = float(os.environ.get("MARLIN_LEASE_S", "900"))
+"""Seconds after which a holder that was killed has lost its place; `marlin deploy` sets it to ``outage_s``."""
 PAGE = "dataset.html"
 
 

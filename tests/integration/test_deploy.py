@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.testing.utilities import prefect_test_harness
 
@@ -70,6 +71,19 @@ def test_what_is_registered_is_what_the_settings_say(server, cfg):
     pod = train.base_job_template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]
     assert (train.type, pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]) == ("kubernetes", "8")
     assert server.read_deployment_by_name("adapt/deepfake").parameters["registry"] == "s3://registry/main"
+
+
+def test_twins_of_automations_are_removed(server, cfg):
+    """Catches runs that are started twice for each event, after two `deploy`s at once."""
+    deploy(cfg)
+    before = registered(server)
+    (there,) = server.read_automations_by_name(f"{PREFIX}new encoder for deepfake")
+    twin = AutomationCore.model_validate(there.model_dump(include=set(AutomationCore.model_fields)))
+    for _ in range(3):
+        server.create_automation(twin)
+    deploy(cfg)
+    assert len(server.read_automations_by_name(there.name)) == 1
+    assert registered(server).keys() == before.keys()
 
 
 def test_a_change_changes_only_what_it_concerns(server, cfg):

@@ -56,7 +56,7 @@ class Platform:
         pool = {"name": "marlin"}
         self.settings: dict[str, Any] = {
             "work": "platform", "port": self.port, "ingest_pool": pool, "train_pool": pool,
-            "sensor": {"poll_s": 1, "debounce_s": 3}, "restart_after_s": 10,
+            "sensor": {"poll_s": 1, "debounce_s": 3}, "restart_after_s": 10, "outage_s": 60,
             "ingest": {"sources": sources, "out": "set", "shard_mb": 1, "workers": 1, "source_licence": "MIT",
                        "fetch": {"cache": str(folder / "cache")}},
             "improve": {

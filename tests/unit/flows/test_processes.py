@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -274,3 +275,17 @@ def test_settings_that_contradict_each_other_are_refused():
         validate_config(DeployConfig, pools, where="the test")
     one = DeployConfig(ingest_pool=PoolConfig(name="p"), train_pool=PoolConfig(name="p"))
     assert len(one.pools) == 1
+
+
+def test_a_part_that_would_be_started_differently_is_found_out(keeper):
+    """Catches a sensor that watches the former sources while `up` says "runs"."""
+    part = Part("a", SLEEP, {"A": "b"}, settings={"sources": ["one"]})
+    assert not keeper.is_outdated(part)
+    keeper.ensure(part)
+    assert not keeper.is_outdated(part)
+    for change in ({"command": [*SLEEP, "x"]}, {"environment": {"A": "c"}}, {"settings": {"sources": ["two"]}}):
+        assert keeper.is_outdated(replace(part, **change))
+    assert not keeper.has_moved(part)
+    assert keeper.has_moved(replace(part, address=("127.0.0.1", 4201)))
+    keeper.end("a")
+    assert not keeper.is_outdated(replace(part, command=["x"]))

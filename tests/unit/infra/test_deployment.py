@@ -14,7 +14,7 @@ import pytest
 import yaml
 from prefect.utilities.templating import apply_values, find_placeholders
 
-from flows import processes
+from flows import leases, processes
 from flows.deploy_config import DeployConfig
 from infra.config import load_config
 
@@ -215,6 +215,17 @@ def test_nodes_of_ray_agree_on_the_token_and_share_the_host_once():
     nodes = [SERVICES[name]["environment"] for name in ("ray-head", "ray-worker", "worker")]
     assert {(node["RAY_AUTH_MODE"], node["RAY_AUTH_TOKEN"][:11]) for node in nodes} == {("token", "${RAY_TOKEN")}
     assert "deploy" not in SERVICES["ray-worker"]
+
+
+def test_leases_outlive_the_server():
+    """Catches a container that is made anew, after which all runs are cancelled and the limits stay full."""
+    service = SERVICES["prefect"]
+    environment, (volume,) = service["environment"], service["volumes"]
+    assert environment["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] == leases.__name__
+    name, _, folder = volume.partition(":")
+    assert name in COMPOSE["volumes"]
+    assert environment["PREFECT_HOME"].startswith(f"{folder}/")
+    assert f"--create-home --uid 10001 {Path(folder).name}" in DOCKERFILE  # so that the server may write there
 
 
 def _built() -> set[str]:
