@@ -109,7 +109,7 @@ def _cache_paths(run: RunRecord) -> set[Path]:
 def _is_ingest(run: RunRecord, dataset: str) -> bool:
     """Tell whether a run is an ingest into the dataset; one that was killed has recorded no output."""
     out = run.config.get("out")
-    return run.kind == "ingest" and isinstance(out, str) and _is_dataset(run, out, dataset)
+    return run.kind == "ingest" and isinstance(out, str) and is_dataset(run, out, dataset)
 
 
 def _extracted(folders: Iterable[Path], digests: Collection[str]) -> Iterator[Path]:
