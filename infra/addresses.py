@@ -11,6 +11,9 @@ import httpcore
 
 from infra.errors import RefusedError, TransientError
 
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""The IPv6 addresses that the open internet routes (IANA); those outside are local, reserved or obsolete."""
+_DOCUMENTATION = ipaddress.ip_network("3fff::/20")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -18,7 +21,7 @@ def is_public(address: str) -> bool:
     """Tell whether an IP address is one of the open internet.
 
     Private, loopback, link-local (cloud metadata), shared, multicast, unspecified and reserved ones are not, and no
-    IPv6 address is that carries such an IPv4 address inside.
+    IPv6 address is that carries such an IPv4 address inside, or that lies outside of 2000::/3.
     """
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
@@ -27,6 +30,8 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
+        if ip not in _GLOBAL_UNICAST or ip in _DOCUMENTATION:
+            return False
     return ip.is_global and not ip.is_multicast
 
 

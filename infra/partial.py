@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
+import stat
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +19,8 @@ from infra.errors import StorageError, TooLargeError, TransientError
 
 _STEP = 1 << 20
 _OLD_S = 7 * 86400.0
+_LOCK = ".lock"
+_WAIT_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,8 @@ class Deadline:
 class Partial:
     """One file in the making: its bytes so far, and the validator (ETag or date) of the version they belong to.
 
-    Without a validator nobody can tell whether the rest belongs to the same version, and it begins anew.
+    Without a validator nobody can tell whether the rest belongs to the same version, and it begins anew. Who may share
+    its folder with others has ``claimed`` it.
 
     Args:
         path: where the bytes go; ``<path>.validator`` is beside it.
@@ -125,6 +133,47 @@ class Partial:
         return Fetched(self.path, self._digest.hexdigest(), self.size)
 
 
+@contextmanager
+def claimed(path: Path, deadline: Deadline) -> Iterator[None]:
+    """Have a file in the making for oneself, from before its first byte until it is stored and forgotten.
+
+    Who comes second waits. The lock (flock on ``<path>.lock``) ends with its process, so a kill leaves none behind.
+
+    Raises:
+        TransientError: another process still has it at the deadline.
+        StorageError: the disk refuses, or knows no locks.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        while (lock := _try_lock(path)) is None:
+            deadline.check()
+            if not deadline.sleep(_WAIT_S):
+                raise TransientError("another ingest is still fetching it")
+    except OSError as error:
+        raise _full(path, error) from error
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _try_lock(path: Path) -> int | None:
+    """Return the open lock of a file in the making; None where another has it."""
+    name = path.with_name(path.name + _LOCK)
+    lock = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock), os.stat(name)):  # else who had it deleted it, and the name is another's
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except OSError:
+        os.close(lock)
+        raise
+    os.close(lock)
+    return None
+
+
 def forget_partial(path: Path) -> None:
     """Delete a file in the making and what belongs to it."""
     for leftover in path.parent.glob(f"{path.name}*"):
@@ -132,13 +181,33 @@ def forget_partial(path: Path) -> None:
 
 
 def sweep_partials(folder: Path, max_bytes: int) -> None:
-    """Keep the newest files in the making that fit into ``max_bytes``; none older than a week stay."""
-    found = sorted(((path.stat().st_mtime, path) for path in folder.glob("*") if path.is_file()), reverse=True)
+    """Keep the newest files in the making that fit into ``max_bytes``; none older than a week stay.
+
+    Those that another ingest has claimed stay in any case. Raises StorageError when the disk refuses.
+    """
+    try:
+        _sweep(folder, max_bytes)
+    except OSError as error:
+        raise _full(folder, error) from error
+
+
+def _sweep(folder: Path, max_bytes: int) -> None:
+    found = []
+    for path in folder.glob("*"):
+        with suppress(FileNotFoundError):  # its ingest is done with it
+            told = path.stat()
+            if stat.S_ISREG(told.st_mode):
+                found.append((told.st_mtime, told.st_size, path))
     kept = 0
-    for changed, path in found:
-        kept += path.stat().st_size
-        if kept > max_bytes or time.time() - changed > _OLD_S:
-            path.unlink(missing_ok=True)
+    for changed, size, path in sorted(found, reverse=True):
+        kept += size
+        if kept <= max_bytes and time.time() - changed <= _OLD_S:
+            continue
+        whole = path.with_name(path.name.partition(".")[0])
+        if (lock := _try_lock(whole)) is not None:
+            for leftover in (path, whole.with_name(whole.name + _LOCK)):
+                leftover.unlink(missing_ok=True)
+            os.close(lock)
 
 
 def _full(path: Path, error: Exception) -> StorageError:

@@ -8,23 +8,27 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, TypeVar
 
-from infra.errors import ConfigError, StorageError, TransientError
+from infra.errors import ConfigError, StorageError
 
 T = TypeVar("T")
 
-RETRIES = 4
-"""Attempts for an S3 call that fails in a way that may pass."""
+ONE_PUT_BYTES = 4 << 30
+"""Largest file that goes to S3 in one request (S3 takes 5 GiB): none of its parts can be left there."""
+PART_BYTES = 1 << 30
+"""Parts of a larger file; few, since a part that fails makes all of them be sent again."""
+_CHUNK = 1 << 20
 
 
 class Storage(Protocol):
     """Keyed bytes. Keys are relative posix paths; absolute ones and ``..`` are refused with StorageError.
 
-    A missing key raises StorageError (``exists`` asks). All objects pickle, so that workers can carry them.
+    A missing key raises StorageError (``exists`` asks), as does a local disk that refuses; a network's failure that
+    may pass raises TransientError. All objects pickle, so that workers can carry them.
     """
 
     uri: str
@@ -39,7 +43,10 @@ class Storage(Protocol):
         """Replace the object atomically."""
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Create the object; return False, and change nothing, when it exists. Exactly one of many callers wins."""
+        """Create the object; return False, and change nothing, when it exists. Exactly one of many callers wins.
+
+        Several may where all bring the same bytes and an answer was lost.
+        """
 
     def upload(self, local: Path, key: str) -> None:
         """Publish a local file as an object, atomically."""
@@ -158,7 +165,7 @@ class LocalStorage:
 
     def exists(self, key: str) -> bool:
         """See Storage."""
-        return self._path(key).is_file()
+        return _local(lambda: self._path(key).is_file(), "read", self._path(key))
 
     def size(self, key: str) -> int:
         """See Storage."""
@@ -187,14 +194,14 @@ class S3Storage:
     """A bucket prefix, through boto3.
 
     Endpoint, region, keys and proxies come from the usual AWS settings (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``,
-    …). Passing failures are retried a bounded number of times.
+    …). Requests that fail in a way that may pass are repeated by ``infra.s3.persistently``, and nowhere else.
     """
 
     def __init__(self, uri: str) -> None:
+        from infra.s3 import split_s3
+
         self.uri = uri.rstrip("/")
-        self._bucket, _, self._prefix = self.uri.removeprefix("s3://").partition("/")
-        if not self._bucket:
-            raise ConfigError(f"store {uri!r} names no bucket; give s3://bucket/prefix")
+        self._bucket, self._prefix = split_s3(self.uri)
         self._client_cache: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -216,12 +223,12 @@ class S3Storage:
 
     def read(self, key: str) -> bytes:
         """See Storage."""
-        return self._call(key, "read", lambda c, at: c.get_object(**at)["Body"].read())
+        return self._call(key, "read", _body)
 
     def read_range(self, key: str, offset: int, size: int) -> bytes:
         """See Storage."""
-        span = f"bytes={offset}-{offset + size - 1}"
-        data: bytes = self._call(key, "read", lambda c, at: c.get_object(**at, Range=span)["Body"].read())
+        span = {"Range": f"bytes={offset}-{offset + size - 1}"}
+        data: bytes = self._call(key, "read", lambda c, at: _body(c, at | span))
         if len(data) != size:
             raise StorageError(f"{self._where(key)} ends before byte {offset + size}; it is truncated")
         return data
@@ -231,48 +238,50 @@ class S3Storage:
         self._call(key, "write", lambda c, at: c.put_object(**at, Body=data))
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """See Storage. A conditional put (``If-None-Match: *``) decides who wins."""
-        from botocore.exceptions import ClientError
+        """See Storage. A conditional put (``If-None-Match: *``) decides who wins.
+
+        One whose answer is lost is sent again and refused, though the object is ours: then its bytes tell.
+        """
+        attempts = 0
 
         def work(client: Any, at: dict[str, str]) -> bool:
-            try:
-                client.put_object(**at, Body=data, IfNoneMatch="*")
-            except ClientError as error:
-                if _status(error) == 412:
-                    return False
-                raise
-            return True
+            nonlocal attempts
+            attempts += 1
+            if _unless(412, lambda: client.put_object(**at, Body=data, IfNoneMatch="*")):
+                return True
+            return attempts > 1 and _body(client, at) == data
 
         return self._call(key, "create", work)
 
     def upload(self, local: Path, key: str) -> None:
         """See Storage."""
-        self._call(key, "write", lambda c, at: c.upload_file(str(local), at["Bucket"], at["Key"]))
+
+        def work(client: Any, at: dict[str, str]) -> None:
+            from boto3.exceptions import S3UploadFailedError
+            from boto3.s3.transfer import TransferConfig
+
+            parts = TransferConfig(multipart_threshold=ONE_PUT_BYTES, multipart_chunksize=PART_BYTES)
+            try:
+                client.upload_file(str(local), at["Bucket"], at["Key"], Config=parts)
+            except S3UploadFailedError as error:  # hides the store's answer
+                raise error.__context__ or error from None
+
+        self._call(key, "write", work, f" from {local}")
 
     def download(self, key: str, local: Path) -> None:
         """See Storage."""
 
         def work(client: Any, at: dict[str, str]) -> None:
             with _temporary(local) as temporary:
-                client.download_file(at["Bucket"], at["Key"], str(temporary))
+                with closing(client.get_object(**at)["Body"]) as body, temporary.open("wb") as file:
+                    shutil.copyfileobj(body, file, _CHUNK)
                 temporary.replace(local)
 
-        self._call(key, "read", work)
+        self._call(key, "read", work, f" to {local}")
 
     def exists(self, key: str) -> bool:
         """See Storage."""
-        from botocore.exceptions import ClientError
-
-        def work(client: Any, at: dict[str, str]) -> bool:
-            try:
-                client.head_object(**at)
-            except ClientError as error:
-                if _status(error) == 404:
-                    return False
-                raise
-            return True
-
-        return self._call(key, "read", work)
+        return self._call(key, "read", lambda c, at: _unless(404, lambda: c.head_object(**at)))
 
     def size(self, key: str) -> int:
         """See Storage."""
@@ -284,43 +293,38 @@ class S3Storage:
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """See Storage."""
+        from infra.s3 import listed
+
         base = f"{self._prefix}/" if self._prefix else ""
-
-        def pages(client: Any, at: dict[str, str]) -> list[str]:
-            paginator = client.get_paginator("list_objects_v2")
-            return [
-                item["Key"][len(base) :]
-                for page in paginator.paginate(Bucket=at["Bucket"], Prefix=base + prefix)
-                for item in page.get("Contents", ())
-            ]
-
-        yield from sorted(self._call("list", "list", pages))
+        yield from sorted(item["Key"][len(base) :] for item in listed(self._client, self._bucket, base + prefix))
 
     def delete(self, key: str) -> None:
         """See Storage."""
         self._call(key, "delete", lambda c, at: c.delete_object(**at))
 
-    def _call(self, key: str, verb: str, work: Callable[[Any, dict[str, str]], T]) -> T:
-        from boto3.exceptions import S3UploadFailedError
-        from botocore.exceptions import BotoCoreError, ClientError
+    def _call(self, key: str, verb: str, work: Callable[[Any, dict[str, str]], T], local: str = "") -> T:
+        from infra.s3 import persistently
 
         at = {"Bucket": self._bucket, "Key": self._key(key)}
-        for attempt in range(RETRIES):
-            try:
-                return work(self._client, at)
-            except (ClientError, BotoCoreError, S3UploadFailedError) as error:
-                if _status(error) in (404, 400, 403, 412):
-                    raise StorageError(f"cannot {verb} {self._where(key)}: {error}") from error
-                if attempt == RETRIES - 1:
-                    where = self._where(key)
-                    raise TransientError(f"cannot {verb} {where} after {RETRIES} attempts: {error}") from error
-                time.sleep(0.2 * 2**attempt)
-        raise StorageError(f"cannot {verb} {self._where(key)}")  # not reached: the last attempt raises
+        return persistently(lambda: work(self._client, at), f"{verb} {self._where(key)}{local}")
 
 
-def _status(error: Exception) -> int:
-    response = getattr(error, "response", {})
-    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+def _body(client: Any, asked: dict[str, str]) -> bytes:
+    with closing(client.get_object(**asked)["Body"]) as body:
+        return body.read()
+
+
+def _unless(status: int, request: Callable[[], Any]) -> bool:
+    """Tell whether a store does what it is asked; False where it answers ``status``."""
+    from infra.s3 import status_of, store_errors
+
+    try:
+        request()
+    except store_errors() as error:
+        if status_of(error) == status:
+            return False
+        raise
+    return True
 
 
 def _local(work: Callable[[], T], verb: str, path: Path) -> T:

@@ -55,7 +55,8 @@ class DataConfig(BaseConfig):
     flip: bool = False
     """Mirror half of the clips; off in the paper. Regions are mirrored along, sides swapped."""
     read_attempts: int = Field(default=4, ge=1)
-    """Times a failing read is tried before it stops the run; a clip is never skipped."""
+    """Times a clip is read whose bytes are wrong, or that a disk refuses, before it stops the run; a clip is never
+    skipped. A bucket's requests are repeated before that."""
 
 
 class MaskConfig(BaseConfig):

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 STRIDE = 2
 """Frames between the frames of a window, as in the released code."""
 BACKOFF_S = 0.2
-"""First pause before a failed read is tried again; it doubles."""
+"""First pause before a clip is read again; it doubles."""
 
 
 class ClipSource:
@@ -45,7 +45,7 @@ class ClipSource:
         seed: of the run; order, windows and masks follow from it.
         shuffle_shards: shards mixed with each other.
         flip: mirror half of the clips.
-        read_attempts: times a failing read is tried.
+        read_attempts: times a clip is read whose bytes are not what its version lists.
         cache_bytes: decoded clips held in memory; nothing that is read depends on it.
 
     Raises:
@@ -150,11 +150,18 @@ class ClipSource:
         return rows
 
     def _read(self, unit: str, row: int) -> RawClip:
+        """Read a clip, and again where what came is wrong.
+
+        A bucket repeats its requests itself, so its TransientError ends this at once. What is left to repeat: bytes
+        that were read and are not the clip's (damaged on their way or in a cache), and errors of a network disk.
+        """
         pause = BACKOFF_S
         for attempt in range(1, self._attempts + 1):
             try:
                 return self.reader.read_clip(unit, row)
-            except (TransientError, StorageError, CorruptShardError) as error:
+            except TransientError as error:
+                raise TransientError(f"unit {unit}, row {row}: {error}") from error
+            except (StorageError, CorruptShardError) as error:
                 if attempt == self._attempts:
                     raise type(error)(f"unit {unit}, row {row}, after {attempt} attempts: {error}") from error
                 logger.warning("unit %s, row %d: read failed (%s); trying again", unit, row, error)

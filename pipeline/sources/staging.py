@@ -21,7 +21,7 @@ from typing import Any
 
 from infra.download import WebClient
 from infra.errors import FetchError, ProjectError, RefusedError, TooLargeError, TransientError
-from infra.partial import Deadline, Fetched, forget_partial, sweep_partials
+from infra.partial import Deadline, Fetched, claimed, forget_partial, sweep_partials
 from infra.s3 import fetch_object, s3_client
 from infra.storage import Storage
 from infra.urls import shown_text
@@ -169,11 +169,12 @@ class Stager:
         sight = self._seen.get(videos[0])
         if sight is None or STAGED_PREFIX + sight.content not in self._stored:
             partial = self._cache / hashlib.sha256(_group(videos[0]).encode("utf-8", "surrogatepass")).hexdigest()
-            fetched = self._fetch(videos[0], partial)
-            sight = Sight(fetched.sha256, fetched.bytes)
-            if self._is_wanted(sight, videos):
-                self._store(fetched)
-            forget_partial(partial)
+            with self._claimed(partial):
+                fetched = self._fetch(videos[0], partial)
+                sight = Sight(fetched.sha256, fetched.bytes)
+                if self._is_wanted(sight, videos):
+                    self._store(fetched)
+                forget_partial(partial)
         return sight, f"{STAGED}{STAGED_PREFIX}{sight.content}"
 
     def _is_wanted(self, sight: Sight, videos: Sequence[ListedVideo]) -> bool:
@@ -188,6 +189,15 @@ class Stager:
             self._storage.upload(fetched.path, key)
             with self._storing:
                 self._stored.add(key)
+
+    @contextlib.contextmanager
+    def _claimed(self, partial: Path) -> Iterator[None]:
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(claimed(partial, self._deadline()))
+            except TransientError as error:
+                raise _NoBytes(RejectReason.UNREACHABLE, str(error)) from error
+            yield
 
     def _fetch(self, video: ListedVideo, partial: Path) -> Fetched:
         try:

@@ -18,7 +18,7 @@ from pipeline.dataset.reader import open_dataset
 from pipeline.dataset.verify import verify_dataset
 from pipeline.ingest import ingest
 from tests.support.bad_corpus import Kit
-from tests.support.faulty_proxy import FaultyProxy
+from tests.support.faulty_proxy import Fault, FaultyProxy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -114,12 +114,12 @@ def test_a_bucket_that_is_busy_twice_for_each_object_changes_nothing(
     """Bug caught: a throttled request that ends the night, or a retry that writes something else."""
     videos, first, second = nights
     out = _uploaded(first, "busy")
-    bucket.refuses = lambda method, path, seen: seen < 2
+    bucket.fails = lambda method, path, seen: Fault.BUSY if seen < 2 else None
     try:
         assert _night(videos, out) == 2
     finally:
-        bucket.refuses = lambda *_: False
-    assert bucket.refused > 50
+        bucket.fails = lambda *_: None
+    assert bucket.failed > 50
     assert _objects(out) == _objects(second)
     assert verify_dataset(open_dataset(out)) == []
 
@@ -130,12 +130,12 @@ def test_a_bucket_that_refuses_for_good_keeps_the_last_version_and_the_next_nigh
     """Bug caught: retries without end; a version without its shards; work that is thrown away."""
     videos, first, second = nights
     out = _uploaded(first, "refusing")
-    bucket.refuses = lambda method, path, _: method == "PUT" and "/shards/" in path
+    bucket.fails = lambda method, path, _: Fault.BUSY if method == "PUT" and "/shards/" in path else None
     try:
-        with pytest.raises(ProjectError, match=r"cannot write s3://bucket/refusing/shards/.*after 4 attempts") as told:
+        with pytest.raises(ProjectError, match=r"cannot write s3://bucket/refusing/shards/.*after 7 attempts") as told:
             _night(videos, out)
     finally:
-        bucket.refuses = lambda *_: False
+        bucket.fails = lambda *_: None
     assert "\n" not in str(told.value)
     assert verify_dataset(reader := open_dataset(out)) == []
     assert reader.version.version == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from infra.download import FetchLimits
 from infra.errors import ProjectError
 from infra.storage import open_storage
 from model.data.batch import ClipBatch
@@ -18,7 +19,7 @@ from model.nets.config import model_config
 from model.train_config import MaskConfig
 from pipeline.dataset.reader import open_dataset
 from tests.support.clip_dataset import write_clip_dataset
-from tests.support.faulty_proxy import FaultyProxy
+from tests.support.faulty_proxy import Fault, FaultyProxy
 
 BATCH, STEPS = 4, 6
 SLOW_S = 0.2
@@ -43,7 +44,7 @@ def proxied(
     host, _, port = s3_server.removeprefix("http://").partition(":")
     proxy = FaultyProxy(host, int(port))
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-    monkeypatch.setattr("model.data.source.BACKOFF_S", 0.01)
+    monkeypatch.setattr("infra.s3.PATIENCE", FetchLimits(attempts=4, backoff_s=0.01))
     yield proxy, uri
     proxy.close()
 
@@ -73,34 +74,34 @@ def is_shard(method: str, path: str) -> bool:
 
 
 def test_reads_that_fail_now_and_then_change_no_batch(proxied: tuple[FaultyProxy, str], folder: Path) -> None:
-    """Catches 'take another clip instead', and a retry that draws another window: two of three reads are refused."""
+    """Catches 'take another clip instead', and a retry that draws another window: three of four reads fail."""
     proxy, uri = proxied
-    proxy.refuses = lambda method, path, seen: is_shard(method, path) and seen % 3 < 2
-    assert_same(read(uri, STEPS), read(folder, STEPS))
-    assert proxy.refused > STEPS
+    faults = [Fault.BUSY, Fault.CUT, Fault.CLOSED, None]
+    proxy.fails = lambda method, path, seen: faults[seen % 4] if is_shard(method, path) else None
+    assert_same(read(uri, STEPS, workers=1), read(folder, STEPS))  # one, or several reads share the faults out unevenly
+    assert proxy.failed > STEPS
 
 
 def test_slow_reads_change_no_batch(proxied: tuple[FaultyProxy, str], folder: Path) -> None:
     """Catches batches filled in the order in which clips arrive: every second read of a shard takes longer."""
     proxy, uri = proxied
 
-    def slow(method: str, path: str, seen: int) -> bool:
+    def slow(method: str, path: str, seen: int) -> None:
         if is_shard(method, path) and seen % 2:
             time.sleep(SLOW_S)
-        return False
 
-    proxy.refuses = slow
+    proxy.fails = slow
     assert_same(read(uri, STEPS, workers=4), read(folder, STEPS))
 
 
-def test_a_store_that_refuses_for_good_stops_the_run_with_one_sentence(
-    proxied: tuple[FaultyProxy, str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fault", [Fault.BUSY, Fault.CUT])
+def test_a_store_that_fails_for_good_stops_the_run_with_one_sentence(
+    proxied: tuple[FaultyProxy, str], fault: Fault
 ) -> None:
     """Catches a clip that is left out in silence, and retries without end."""
     proxy, uri = proxied
-    monkeypatch.setattr("infra.storage.RETRIES", 1)  # the store's own, of which each of ours has four: half a minute
-    proxy.refuses = lambda method, path, seen: is_shard(method, path) and seen > 5
-    with pytest.raises(ProjectError, match=r"unit 0+\d, row \d, after 2 attempts") as told:
+    proxy.fails = lambda method, path, seen: fault if is_shard(method, path) and seen > 5 else None
+    with pytest.raises(ProjectError, match=r"unit 0+\d, row \d: cannot read s3://.*\(after 4 attempts\)") as told:
         read(uri, 4 * STEPS)
     assert "\n" not in str(told.value)
 

@@ -6,14 +6,15 @@ import pickle
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
-from types import SimpleNamespace
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
+from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
+from infra.download import FetchLimits
 from infra.errors import ConfigError, StorageError
 from infra.s3 import s3_client
 from infra.storage import Storage, open_storage
@@ -112,17 +113,28 @@ def test_files_go_up_and_come_down(store: Storage, tmp_path: Path) -> None:
     assert target.read_bytes() == b"bytes"
 
 
-def test_a_download_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_that_breaks_off_leaves_nothing(
+    tmp_path: Path, stub: Stubber, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Bug caught: half a shard under its final name, which the next reader takes for whole."""
-
-    def break_off(bucket: str, key: str, local: str) -> None:
-        Path(local).write_bytes(b"half")
-        raise ClientError({"ResponseMetadata": {"HTTPStatusCode": 403}}, "GetObject")
-
-    monkeypatch.setattr("infra.s3.s3_client", lambda: SimpleNamespace(download_file=break_off))
-    with pytest.raises(StorageError, match=r"cannot read s3://bucket/a\.tar"):
+    monkeypatch.setattr("infra.s3.PATIENCE", FetchLimits(attempts=2, backoff_s=0.001))
+    body = StreamingBody(BytesIO(b"half"), content_length=8)
+    stub.add_response("get_object", {"Body": body})
+    stub.add_client_error("get_object", "AccessDenied", http_status_code=403)
+    with pytest.raises(StorageError, match=r"cannot read s3://bucket/a\.tar to .*a\.tar: AccessDenied"):
         open_storage("s3://bucket").download("a.tar", tmp_path / "a.tar")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_local_file_that_cannot_be_had_is_a_storage_error_that_names_it(store: Storage, tmp_path: Path) -> None:
+    """Catches an OSError as a traceback, and a full disk that is called a passing failure of the store."""
+    store.write("a", b"bytes")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"cannot read .*a"):
+        store.download("a", tmp_path / "file" / "below")
+    with pytest.raises(StorageError, match=r"cannot write .*: No such file or directory"):
+        store.upload(tmp_path / "absent", "b")
+    assert not store.exists("b")
 
 
 @pytest.mark.parametrize("key", ["../outside", "/etc/passwd", "a/../../b", "", "a\\b"])
@@ -143,12 +155,32 @@ def test_an_object_that_may_not_be_looked_at_is_not_absent(stub: Stubber) -> Non
         open_storage("s3://bucket").exists("a")
 
 
-@pytest.mark.parametrize("status", [400, 403])
+@pytest.mark.parametrize("status", [400, 403, 416, 501])
 def test_what_a_bucket_refuses_is_not_asked_again(stub: Stubber, status: int) -> None:
     """Bug caught: a wrong access key that is waited for and called passing, so that whole flows are run again."""
     stub.add_client_error("get_object", "Refused", http_status_code=status)  # asked again, the stub has no answer
     with pytest.raises(StorageError, match="Refused"):
         open_storage("s3://bucket").read("a")
+    stub.assert_no_pending_responses()
+
+
+def test_what_a_bucket_refuses_of_an_upload_is_not_asked_again(stub: Stubber, tmp_path: Path) -> None:
+    """Catches boto3's S3UploadFailedError, which hides that the store said no."""
+    (tmp_path / "file").write_bytes(b"bytes")
+    stub.add_client_error("put_object", "AccessDenied", http_status_code=403)
+    with pytest.raises(StorageError, match=r"cannot write s3://bucket/a from .*file: AccessDenied"):
+        open_storage("s3://bucket").upload(tmp_path / "file", "a")
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, "RequestTimeout"), (409, "ConditionalRequestConflict"), (429, "")])
+def test_a_refusal_that_may_pass_is_asked_again(
+    stub: Stubber, monkeypatch: pytest.MonkeyPatch, status: int, code: str
+) -> None:
+    """Catches an upload whose connection stalled once, and writers at the same moment, taken for failures for good."""
+    monkeypatch.setattr("infra.s3.PATIENCE", FetchLimits(attempts=2, backoff_s=0.001))
+    stub.add_client_error("put_object", code, http_status_code=status)
+    stub.add_response("put_object", {})
+    open_storage("s3://bucket").write("a", b"bytes")
 
 
 def test_a_store_travels_to_workers(store: Storage) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from infra.errors import ConfigError, CorruptShardError, DatasetError
+from infra.errors import ConfigError, CorruptShardError, DatasetError, TransientError
 from model.train_config import MaskConfig
 from tests.support.clip_dataset import frame_number
 
@@ -99,6 +99,20 @@ def test_a_read_that_fails_is_tried_again_and_then_raised_never_skipped(open_num
     failures = 100
     with pytest.raises(CorruptShardError, match="after 3 attempts"):
         source.load(0)
+
+
+def test_a_store_that_gave_up_is_not_asked_again(open_numbered, monkeypatch):
+    """Catches retries of retries: a store asks again itself, and half a minute of that four times is two minutes."""
+    source, calls = open_numbered(read_attempts=3), []
+
+    def failing(unit: str, row: int):
+        calls.append(row)
+        raise TransientError("cannot read s3://b/k (after 7 attempts)")
+
+    monkeypatch.setattr(source.reader, "read_clip", failing)
+    with pytest.raises(TransientError, match=r"unit \w+, row \d: cannot read s3://b/k"):
+        source.load(0)
+    assert len(calls) == 1
 
 
 def test_a_split_without_clips_and_a_senseless_ratio_are_refused_before_any_work(open_numbered):

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ResponseStreamingError
 
 from infra.errors import ConfigError, StorageError
+from infra.partial import Deadline, claimed
 from infra.storage import Storage, open_storage
 from pipeline.config import FetchConfig
 from pipeline.known import Known
@@ -24,7 +26,7 @@ from pipeline.sources.layouts import Layouts
 from pipeline.sources.listing import open_source
 from pipeline.sources.local import local_copy
 from pipeline.sources.seen import Seen, Sight, forget
-from pipeline.sources.staging import Stager
+from pipeline.sources.staging import Stager, _group
 from pipeline.sources.standin import standin_digest
 from pipeline.sources.triage import triage
 from tests.support.web_server import Page, WebServer, web_server
@@ -459,10 +461,40 @@ def _breaking_after(size: int) -> Any:
         left[0] -= len(data)
         if -200 < left[0] <= 0:
             left[0] = -1000
-            raise ConnectionResetError("broken")
+            raise ResponseStreamingError(error="broken")
         write(self, data)
 
     return limited
+
+
+def test_two_datasets_that_fetch_one_address_into_one_cache_do_not_mix_their_bytes(
+    tmp_path: Path, server: WebServer
+) -> None:
+    """Catches bytes of two writers in one file, stored under a digest that is not theirs, and a file deleted in use."""
+    body = os.urandom(400_000)
+    server.pages = {"/a": Page(body, stall_s=0.001, etag=False)}
+    nights = [Night(tmp_path / name) for name in ("one", "two", "three")]
+    for night in nights:
+        night.cfg = night.cfg.model_copy(update={"cache": str(tmp_path / "cache")})
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda night: night(_listed(server, "/a")), nights))
+    for night, (video,) in zip(nights, found, strict=True):
+        assert (video.reject, video.digest) == (None, hashlib.sha256(body).hexdigest())
+        assert hashlib.sha256(night.storage.read(f"staged/{video.digest}")).hexdigest() == video.digest
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_video_that_another_ingest_fetches_for_too_long_is_tried_another_night(
+    night: Night, server: WebServer
+) -> None:
+    """Catches a night that waits for another without end."""
+    server.pages = {"/a": Page(BODY)}
+    night.cfg = night.cfg.model_copy(update={"max_video_s": 0.6})
+    cache = Path(night.cfg.cache)
+    with claimed(cache / hashlib.sha256(_group(_listed(server, "/a")).encode()).hexdigest(), Deadline(1.0)):
+        (video,) = night(_listed(server, "/a"))
+    assert (video.reject, server.count("/a")) == (RejectReason.UNREACHABLE, 0)
+    assert "another ingest" in str(video.detail)
 
 
 def test_a_dataset_in_a_bucket_gives_workers_a_copy_and_takes_it_back(
