@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -24,12 +25,14 @@ from pipeline.dataset.format import PRETRAIN_FRAMES
 from pipeline.dataset.reader import DatasetReader, RawClip
 from pipeline.media.decode import decode_clip
 
+ReadT = TypeVar("ReadT")
+
 logger = logging.getLogger(__name__)
 
 STRIDE = 2
 """Frames between the frames of a window, as in the released code."""
 BACKOFF_S = 0.2
-"""First pause before a clip is read again; it doubles."""
+"""First pause before something is read again; it doubles."""
 
 
 class ClipSource:
@@ -45,7 +48,7 @@ class ClipSource:
         seed: of the run; order, windows and masks follow from it.
         shuffle_shards: shards mixed with each other.
         flip: mirror half of the clips.
-        read_attempts: times a clip is read whose bytes are not what its version lists.
+        read_attempts: times a clip or a manifest is read whose bytes are not what its version lists.
         cache_bytes: decoded clips held in memory; nothing that is read depends on it.
 
     Raises:
@@ -139,7 +142,7 @@ class ClipSource:
     def _fit_rows(self, shard: int) -> np.ndarray:
         """Rows of the shard's manifest that are of the split and fit; recomputed, since that takes microseconds."""
         unit = self._units.name(shard)
-        table = self.reader.manifest(unit)
+        table = self._again(lambda: self.reader.manifest(unit), f"manifest of unit {unit}")
         fit = pc.and_(table["pretrain"], pc.equal(table["split"], self.split))
         rows = np.flatnonzero(fit.to_numpy())
         if len(rows) != self._counts_S[shard]:
@@ -150,21 +153,24 @@ class ClipSource:
         return rows
 
     def _read(self, unit: str, row: int) -> RawClip:
-        """Read a clip, and again where what came is wrong.
+        return self._again(lambda: self.reader.read_clip(unit, row), f"unit {unit}, row {row}")
+
+    def _again(self, read: Callable[[], ReadT], what: str) -> ReadT:
+        """Read, and again where what came is wrong.
 
         A bucket repeats its requests itself, so its TransientError ends this at once. What is left to repeat: bytes
-        that were read and are not the clip's (damaged on their way or in a cache), and errors of a network disk.
+        that are not those that the version lists (damaged on their way or in a cache), and errors of a network disk.
         """
         pause = BACKOFF_S
         for attempt in range(1, self._attempts + 1):
             try:
-                return self.reader.read_clip(unit, row)
+                return read()
             except TransientError as error:
-                raise TransientError(f"unit {unit}, row {row}: {error}") from error
+                raise TransientError(f"{what}: {error}") from error
             except (StorageError, CorruptShardError) as error:
                 if attempt == self._attempts:
-                    raise type(error)(f"unit {unit}, row {row}, after {attempt} attempts: {error}") from error
-                logger.warning("unit %s, row %d: read failed (%s); trying again", unit, row, error)
+                    raise type(error)(f"{what}, after {attempt} attempts: {error}") from error
+                logger.warning("%s: read failed (%s); trying again", what, error)
                 time.sleep(pause)
                 pause *= 2
         raise AssertionError("unreachable: at least one attempt returns or raises")

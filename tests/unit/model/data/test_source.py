@@ -79,19 +79,20 @@ def test_flipping_mirrors_about_half_of_the_clips(open_numbered):
     assert STREAM / 5 < sum(bool((a != b).any()) for a, b in pairs) < STREAM
 
 
-def test_a_read_that_fails_is_tried_again_and_then_raised_never_skipped(open_numbered, monkeypatch):
-    """Catches the usual 'take another clip instead', which hides a damaged shard for ever."""
+@pytest.mark.parametrize("what", ["manifest", "read_clip"])
+def test_a_read_that_fails_is_tried_again_and_then_raised_never_skipped(what, open_numbered, monkeypatch):
+    """Catches the usual 'take another clip instead', and a manifest, the first thing read of a unit, asked for once."""
     monkeypatch.setattr("model.data.source.BACKOFF_S", 0.001)
     source = open_numbered(read_attempts=3)
-    good, calls = source.reader.read_clip, []
+    good, calls = getattr(source.reader, what), []
 
-    def failing(unit: str, row: int):
-        calls.append(row)
+    def failing(*place):
+        calls.append(place)
         if len(calls) < failures:
             raise CorruptShardError("the store sent half")
-        return good(unit, row)
+        return good(*place)
 
-    monkeypatch.setattr(source.reader, "read_clip", failing)
+    monkeypatch.setattr(source.reader, what, failing)
     failures = 3
     assert source.load(0).key
     assert len(calls) == 3
