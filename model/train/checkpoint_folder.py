@@ -85,19 +85,25 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
 
 
 def check(folder: Path) -> str | None:
-    """Return what is wrong with a checkpoint, or None when every file has the size and digest that COMPLETE lists."""
+    """Return what is wrong with a checkpoint, or None when every file has the size and digest that COMPLETE lists.
+
+    A file that cannot be read is wrong, too: of a disk or a share that fails, the checkpoint before may be whole.
+    """
     try:
         files = json.loads((folder / COMPLETE).read_text())["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{COMPLETE} is missing or damaged ({type(error).__name__})"
     for name, (size, digest) in files.items():
-        path = folder / name
-        if not path.is_file():
+        try:
+            found = (folder / name).stat().st_size
+            if found != size:
+                return f"{name} has {found} of {size} bytes"
+            if file_digest(folder / name) != digest:
+                return f"{name} has other content than was written"
+        except FileNotFoundError:
             return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} of {size} bytes"
-        if file_digest(path) != digest:
-            return f"{name} has other content than was written"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
     return None
 
 

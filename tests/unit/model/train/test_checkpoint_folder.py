@@ -22,10 +22,12 @@ from model.train.checkpoint_folder import (
 DATA = "G/weights.pt"
 
 
-def _save(run_dir: Path, step: int, val_loss: float | None = None, keep_last: int = 2) -> None:
+def _save(
+    run_dir: Path, step: int, val_loss: float | None = None, keep_last: int = 2, data: bytes = b"weights"
+) -> None:
     temporary = run_dir / FOLDER / f"step-{step:06d}.tmp"
     (temporary / DATA).parent.mkdir(parents=True)
-    (temporary / DATA).write_bytes(b"weights of %d" % step)
+    (temporary / DATA).write_bytes(data)
     state = TrainState(step, LoaderState(version=1, seed=0, clips_seen=step), "digest", 2, val_loss=val_loss)
     seal(temporary, temporary.with_suffix(""), state)
     prune(run_dir / FOLDER, keep_last, keep_best=1)
@@ -91,6 +93,17 @@ def test_a_loss_that_is_not_a_number_is_never_the_best(tmp_path: Path) -> None:
     for step, loss in ((1000, math.nan), (2000, 0.5), (3000, 0.6)):
         _save(tmp_path, step, loss)
     assert (tmp_path / FOLDER / BEST).read_text() == "step-002000"
+
+
+def test_a_checkpoint_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    """Catches an input/output error of one file that ends every restart, with a whole checkpoint beside it."""
+    _save(tmp_path, 1000)
+    _save(tmp_path, 2000, data=b"")
+    newest = tmp_path / FOLDER / "step-002000"
+    (newest / DATA).unlink()
+    (newest / DATA).symlink_to("/proc/self/mem")  # a regular file of no bytes, whose first byte gives EIO
+    assert newest_checkpoint(tmp_path) == tmp_path / FOLDER / "step-001000"
+    assert check(newest) == f"{DATA} cannot be read (Input/output error)"
 
 
 def _die() -> None:
