@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import shutil
 import sys
@@ -288,6 +289,35 @@ def keeping(bench: Bench, out: Path) -> dict[str, Any]:
     return found
 
 
+def passing(bench: Bench, out: Path) -> dict[str, Any]:
+    """Faults of the file system on one rank: rank 0 seals, and the last rank loads."""
+    folder, engines = out / "passing", bench.engines()
+    save_checkpoint(folder, engines, bench.state(1), keep_last=2)
+    if bench.rank == 0:
+        (folder / FOLDER / "step-000002").write_text("in the way of the new name")
+    dist.barrier()
+    found = {"saving": _error(lambda: save_checkpoint(folder, engines, bench.state(2), keep_last=2))}
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    if bench.rank == bench.world - 1:
+        engines.generator.load_checkpoint = fail
+    return found | {"loading": _error(lambda: load_checkpoint(folder, engines, config_digest="digest"))}
+
+
+def _error(work: Callable[[], object]) -> list[str]:
+    """Type names of the errors that ``work`` raised, rank by rank."""
+    raised = ""
+    try:
+        work()
+    except Exception as error:
+        raised = type(error).__name__
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, raised)
+    return gathered
+
+
 def _counts(engines: Engines) -> tuple[int, int]:
     """What DeepSpeed counted of the generator: steps, and those left out."""
     return engines.generator.global_steps, engines.generator.skipped_steps
@@ -340,7 +370,12 @@ def main() -> None:
             "overflow": overflow(bench),
         }
     else:
-        results |= {"resume": resume(bench, out), "damage": damage(bench, out), "keeping": keeping(bench, out)}
+        results |= {
+            "resume": resume(bench, out),
+            "damage": damage(bench, out),
+            "keeping": keeping(bench, out),
+            "passing": passing(bench, out),
+        }
     if bench.rank == 0:
         torch.save(results, out / "results.pt")
     dist.destroy_process_group()
