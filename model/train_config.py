@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -79,7 +79,7 @@ class OptimConfig(BaseConfig):
     """Where the cosine ends, likewise per 256 clips."""
     discriminator_lr_scale: float = Field(default=1.0, gt=0)
     """The discriminator's learning rate over the generator's."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     """Decay of Adam's two moments."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay; 0 in the released recipe."""

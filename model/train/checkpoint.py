@@ -71,8 +71,8 @@ def save_checkpoint(
     except (OSError, RuntimeError) as error:
         first = str(error).strip().partition("\n")[0]
         raise StorageError(
-            f"{final} could not be written ({first}); if space is short there, free some; the same command goes on "
-            "from the checkpoint before"
+            f"{final} could not be written ({first}); if space is short there, free some; the same command "
+            "with the same run folder goes on from the checkpoint before"
         ) from error
 
     def complete() -> None:
@@ -181,7 +181,7 @@ def _check_room(root: Path, engines: Engines) -> None:
     if free < needed:
         raise CheckpointError(
             f"{root} has {free / 1e9:.1f} GB free and a checkpoint takes {needed / 1e9:.1f}; free some space, and the "
-            "same command goes on from the last checkpoint"
+            "same command with the same run folder goes on from the last checkpoint"
         )
 
 

@@ -112,7 +112,7 @@ def check(folder: Path) -> str | None:
 
 
 def read_state(folder: Path) -> TrainState:
-    """Return a checkpoint's ``state.json``; CheckpointError where it is damaged, StorageError where it is unreadable."""
+    """Return a checkpoint's ``state.json``; CheckpointError: it is damaged, StorageError: it cannot be read."""
     try:
         tree = json.loads((folder / STATE).read_text())
         if tree.get("schema") != SCHEMA:

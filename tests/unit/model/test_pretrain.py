@@ -1,6 +1,7 @@
 """Pretraining as one command: a real run on two ranks, resumed, refused, reported."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from infra.errors import ConfigError, CorruptShardError, DatasetError
+from infra.errors import ConfigError, CorruptShardError, DatasetError, TrainingError
 from infra.metrics import read_metrics
 from infra.run import CONFIG_FILE, RUN_FILE, RunContext
 from model.pretrain import PretrainReport, decide, pretrain
@@ -149,6 +150,26 @@ def test_a_run_folder_in_use_is_refused_and_left_as_it_is(dataset, tmp_path):
         pretrain(small_config(dataset, "micro_batch=1"), folder)
     release_run(lock)
     assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_a_second_command_is_refused_before_the_first_one_s_ranks_are_up(dataset, tmp_path, monkeypatch, caplog):
+    """Catches a folder that nobody holds for the seconds in which ranks start, and settings replaced in it."""
+    caplog.set_level(logging.INFO)
+    seen = {}
+
+    def meanwhile(cfg, run_dir):
+        before = (run_dir / CONFIG_FILE).read_bytes()
+        with pytest.raises(ConfigError, match="in use"):
+            pretrain(small_config(dataset, "micro_batch=1"), run_dir)
+        seen["kept"] = (run_dir / CONFIG_FILE).read_bytes() == before
+        raise TrainingError("enough")
+
+    monkeypatch.setattr("model.pretrain.start_ranks", meanwhile)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TrainingError, match="enough"):
+        pretrain(small_config(dataset))
+    assert seen == {"kept": True}
+    assert f"run folder {next(Path('runs').iterdir())}" in caplog.text  # or nobody knows what --run goes on with
 
 
 def test_what_was_open_is_decided_once_and_kept_when_resuming(report, dataset):

@@ -17,6 +17,7 @@ from model.train_config import MaskStrategy, PretrainConfig
         (["global_batch=12", "world_size=2", "micro_batch=4"], "one of 1, 2, 3, 6"),
         (["optim.warmup_clips=100", "optim.total_clips=100"], "must be less than total_clips"),
         (["optim.min_lr=1", "optim.base_lr=0.1"], "must not exceed"),
+        (["optim.betas=[0.9,1.0]"], r"optim\.betas.*less than 1"),
         (["optim.base_rl=0.1"], "did you mean 'base_lr'"),
         (["mask.strategy=tubes"], "mask.strategy"),
         (["zero_stage=3"], "stage 3 is not offered.*take 2"),

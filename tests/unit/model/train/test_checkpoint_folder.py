@@ -12,6 +12,7 @@ from model.train.checkpoint_folder import (
     BEST,
     FOLDER,
     LATEST,
+    STATE,
     TrainState,
     check,
     list_checkpoints,
@@ -19,6 +20,7 @@ from model.train.checkpoint_folder import (
     prune,
     seal,
 )
+from model.train.start import finished_steps
 
 DATA = "G/weights.pt"
 
@@ -107,6 +109,17 @@ def test_a_checkpoint_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None
     shutil.rmtree(tmp_path / FOLDER / "step-001000")
     with pytest.raises(StorageError, match=rf"{DATA} cannot be read \(Input/output error\)"):  # may pass: no refusal
         newest_checkpoint(tmp_path)
+
+
+def test_steps_are_counted_without_a_state_that_is_damaged(tmp_path: Path) -> None:
+    """Catches a damaged state.json of the newest whose error takes the place of the reason why the run ended."""
+    assert finished_steps(tmp_path) == 0
+    for step in (1000, 2000):
+        _save(tmp_path, step)
+    assert finished_steps(tmp_path) == 2000
+    for damaged in ("{", "[]"):
+        (tmp_path / FOLDER / "step-002000" / STATE).write_text(damaged)
+        assert finished_steps(tmp_path) == 1000
 
 
 def _die() -> None:
