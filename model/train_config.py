@@ -57,6 +57,15 @@ class DataConfig(BaseConfig):
     read_attempts: int = Field(default=4, ge=1)
     """Times a failing read is tried before it stops the run; a clip is never skipped."""
 
+    @model_validator(mode="after")
+    def _validates_on_others(self) -> Self:
+        if self.val_split == self.split and self.val_clips:
+            raise ValueError(
+                f"split and val_split are both '{self.split}', and clips that are trained on validate nothing; take "
+                "another val_split, or val_clips=0"
+            )
+        return self
+
 
 class MaskConfig(BaseConfig):
     """Which tokens are hidden."""
@@ -120,6 +129,9 @@ class CheckpointConfig(BaseConfig):
 
     every_steps: int = Field(default=1000, ge=1)
     """Steps between checkpoints, each after a validation; the last step and a SIGTERM are saved too."""
+    every_minutes: float | None = Field(default=30, gt=0)
+    """Minutes after the last checkpoint at which one is written besides, without a validation: the most work that a
+    death costs, however long a step takes. None counts steps alone."""
     keep_last: int = Field(default=2, ge=1)
     """Newest checkpoints kept; with 1, a damaged newest one leaves nothing to fall back to."""
     keep_best: int = Field(default=1, ge=0)

@@ -43,8 +43,9 @@ SCHEMA = 2
 class TrainState:
     """What a run must know besides weights, optimiser and random state.
 
-    ``step`` counts finished optimiser steps; ``skipped`` the latest ones in a row that were not finite. ``val_loss``
-    was measured at this step, None when it was saved unmeasured (preemption, no validation clips).
+    ``step`` counts finished optimiser steps; ``skipped`` the latest ones in a row that were not finite, and
+    ``skipped_total`` all that were not. ``val_loss`` was measured at this step, None when it was saved unmeasured
+    (preemption, ``every_minutes``, no validation clips).
     """
 
     step: int
@@ -53,6 +54,7 @@ class TrainState:
     world_size: int
     skipped: int = 0
     val_loss: float | None = None
+    skipped_total: int = 0
     schema: int = SCHEMA
 
 

@@ -12,6 +12,7 @@ gradients would leak into the discriminator's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -29,8 +30,8 @@ from model.train_config import AdversarialConfig
 class StepResult(NamedTuple):
     """Losses of this rank (0-d fp32, means over its micro-batches), taken before the update they led to.
 
-    ``is_finite`` is the same on all ranks; when False neither engine was updated. Gradient norms are global, and None
-    when nothing was updated.
+    ``is_finite`` is the same on all ranks; when False neither engine was updated and ``adversarial_g``, which comes
+    after the discriminator's update, is NaN. Gradient norms are global, and None when nothing was updated.
     """
 
     reconstruction: Tensor
@@ -76,7 +77,7 @@ def pretrain_step(engines: Engines, batches: Sequence[ClipBatch], cfg: Adversari
         judged = [_judge(engines, forward, cfg) for forward in forwards]
     reconstruction = _mean([forward.loss for forward in forwards])
     d_loss = _mean([judgement.wasserstein for judgement in judged])
-    skipped = StepResult(reconstruction, torch.zeros_like(d_loss), d_loss, False, None, None)
+    skipped = StepResult(reconstruction, torch.full_like(d_loss, math.nan), d_loss, False, None, None)
     if not _all_finite(engines.device, reconstruction, d_loss):
         return skipped
 
@@ -93,9 +94,11 @@ def pretrain_step(engines: Engines, batches: Sequence[ClipBatch], cfg: Adversari
                 return skipped
 
     adversarial = []
+    if not single:
+        forwards.clear()  # their memory is the generator's turn's
     for repeat in range(cfg.g_steps):
-        for batch, forward in zip(batches, forwards, strict=True):
-            current = forward if single and repeat == 0 else _forward(engines, batch)
+        for batch in batches:
+            current = forwards[0] if single and repeat == 0 else _forward(engines, batch)
             term = _adversarial_loss(engines, current)
             engines.generator.backward(current.loss + cfg.weight * term)
             _step(engines.generator, engines.device)
