@@ -4,7 +4,7 @@ The order is the released one: the discriminator learns on the generator's predi
 discriminator's new opinion. Two things differ in cost and not in result. The prediction serves both, so the generator
 runs forward once (the released code runs it forward *and backward* twice). With gradient accumulation a loop "D then G
 per micro-batch" would be wrong, since DeepSpeed steps D only at the last micro-batch and G would see an old D before;
-so D goes over all micro-batches first and the generator's forward is repeated for its own pass.
+so D goes over all micro-batches first and the generator's forward is repeated for its own pass; without D it is not.
 
 The generator's loss passes through ``discriminator.module`` with frozen parameters, never through the engine: else its
 gradients would leak into the discriminator's.
@@ -72,6 +72,8 @@ def pretrain_step(engines: Engines, batches: Sequence[ClipBatch], cfg: Adversari
     if len(batches) != engines.accumulation:
         raise ValueError(f"{len(batches)} micro-batches, and the engines accumulate {engines.accumulation}")
     single = len(batches) == 1
+    if engines.discriminator is None and not single:
+        return _reconstruction_step(engines, batches, cfg.g_steps)
     with nullcontext() if single else torch.no_grad():
         forwards = [_forward(engines, batch) for batch in batches]
         judged = [_judge(engines, forward, cfg) for forward in forwards]
@@ -111,6 +113,28 @@ def pretrain_step(engines: Engines, batches: Sequence[ClipBatch], cfg: Adversari
         reconstruction, _mean(adversarial[: len(batches)]), d_loss, True, _grad_norm(engines.generator),
         _grad_norm(discriminator),
     )  # fmt: skip
+
+
+def _reconstruction_step(engines: Engines, batches: Sequence[ClipBatch], g_steps: int) -> StepResult:
+    """Update the generator on several micro-batches with one forward each: no discriminator needs predictions before.
+
+    By the time a loss turns out not to be finite, gradients of others are added up, and only by its gradients can
+    DeepSpeed be told to leave a step out: they are made NaN on all ranks.
+    """
+    losses: list[Tensor] = []
+    zero = torch.zeros((), device=engines.device)
+    for repeat in range(g_steps):
+        for batch in batches:
+            loss = _forward(engines, batch).loss
+            if repeat == 0:
+                losses.append(loss.detach())
+                if len(losses) == len(batches) and not _all_finite(engines.device, *losses):
+                    loss = loss + math.nan * next(engines.generator.module.parameters()).sum()
+            engines.generator.backward(loss)
+            _step(engines.generator, engines.device)
+        if repeat == 0 and not engines.generator.was_step_applied():
+            return StepResult(_mean(losses), torch.full_like(zero, math.nan), zero, False, None, None)
+    return StepResult(_mean(losses), zero, zero, True, _grad_norm(engines.generator), None)
 
 
 def forward_generator(network: Callable[..., Any], batch: ClipBatch) -> tuple[Tensor, Tensor]:

@@ -44,6 +44,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},  # another optimiser inside DeepSpeed, the one that GPUs get
     "bf16, 2": {"accumulation": 2, "precision": "bf16"},
 }
+ALONE: dict[str, dict[str, Any]] = {
+    "zero 1": {},
+    "zero 2": {"zero_stage": 2},
+    "zero 0": {"zero_stage": 0},
+    "bf16": {"precision": "bf16"},
+}
+"""Without a discriminator, on two micro-batches."""
 RESUMED = SETTINGS | {"zero 0": {"zero_stage": 0}, "zero 2, 2": {"accumulation": 2, "zero_stage": 2}}
 BAD_GRADIENTS: dict[str, tuple[str, dict[str, Any], AdversarialConfig]] = {
     "G": ("G", {}, HALF),
@@ -145,6 +152,8 @@ def parity(bench: Bench) -> dict[str, Any]:
     found["zero 2"] = bench.run(bench.engines(2, zero_stage=2), range(STEPS))
     found["zero 0"] = bench.run(bench.engines(zero_stage=0), range(STEPS))
     found["zero 0, accumulation 2"] = bench.run(bench.engines(2, zero_stage=0), range(STEPS))
+    for name, options in ALONE.items():
+        found[f"alone, {name}"] = bench.run(bench.engines(2, adversarial=False, **options), range(STEPS))
     found["two g_steps"] = bench.run(bench.engines(), range(STEPS), AdversarialConfig(weight=0.5, g_steps=2))
     found["bf16"] = bench.run(bench.engines(precision="bf16"), range(STEPS))
     found["gradient penalty"] = bench.run(bench.engines(), range(STEPS), PENALISED)
@@ -170,7 +179,12 @@ def leaks(bench: Bench) -> dict[str, Any]:
 
 def bad_step(bench: Bench) -> dict[str, Any]:
     rest = [step for step in range(STEPS) if step != POISON_STEP]
-    return {
+    alone = {
+        f"{kind} alone, {name}": bench.run(bench.engines(2, adversarial=False, **options), steps, poison=poison)
+        for name, options in ALONE.items()
+        for kind, steps, poison in (("poisoned", range(STEPS), bench.poison_last_rank), ("without", rest, None))
+    }
+    return alone | {
         f"{kind} {accumulation}": bench.run(bench.engines(accumulation), steps, poison=poison)
         for accumulation in (1, 2)
         for kind, steps, poison in (("poisoned", range(STEPS), bench.poison_last_rank), ("without", rest, None))

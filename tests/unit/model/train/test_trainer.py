@@ -182,3 +182,15 @@ def test_too_many_skipped_steps_in_a_row_end_the_run_as_diverged(plain):
     with pytest.raises(TrainingError, match=r"diverged: .* of 20 steps in a row, up to step 21"):
         made._step(nothing_hidden)
     assert made.skipped_total == 20
+
+
+@pytest.mark.parametrize(("adversarial", "forwards"), [(True, 8), (False, 4)])
+def test_the_generator_runs_forward_no_more_often_than_it_must(monkeypatch, adversarial, forwards):
+    """Catches a forward of every micro-batch that serves no discriminator: half as much arithmetic again."""
+    monkeypatch.setattr(step.dist, "all_reduce", lambda *_, **__: None)
+    generator, discriminator = (PlainEngine(net) for net in toy_nets())
+    calls = []
+    generator.module.register_forward_hook(lambda *_: calls.append(1))
+    engines = Engines(generator, discriminator if adversarial else None, torch.device("cpu"), torch.float32, 4)
+    assert step.pretrain_step(engines, toy_batch(0).split(1), AdversarialConfig(enabled=adversarial)).is_finite
+    assert len(calls) == forwards
