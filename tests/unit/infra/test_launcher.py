@@ -110,10 +110,14 @@ def test_a_second_signal_breaks_no_saving_off(tmp_path: Path, ranks: dict[str, s
             os.killpg(driver.pid, signal.SIGINT)
             time.sleep(1)
     else:
-        for process in (psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)):
+        family = psutil.Process(driver.pid).children(recursive=True)
+        driver.send_signal(signal.SIGTERM)
+        time.sleep(1)  # it is told alone, then all that it left
+        for process in family:
             process.send_signal(signal.SIGTERM)
-    out, err = driver.communicate(timeout=60)
+    driver.wait(60)  # not communicate(): the ranks hold the other end, so it would wait for them
     assert [(tmp_path / f"saved-{rank}").exists() for rank in (0, 1)] == [True, True]
+    out, err = driver.communicate(timeout=60)
     assert out.split()[-1] == b"PREEMPTED"
     assert (b"told already" in err) == (order == "Ctrl-C, Ctrl-C")
 
@@ -132,7 +136,7 @@ def _driver(folder: Path, env: dict[str, str], order: str = "wait") -> subproces
     code = (
         "from pathlib import Path; from infra.launcher import launch\n"
         f"folder = {str(folder)!r}\n"
-        "print(launch('ranks', [folder, {order!r}], world_size=2, run_dir=Path(folder)).name)"
+        f"print(launch('ranks', [folder, {order!r}], world_size=2, run_dir=Path(folder)).name)"
     )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **env}, start_new_session=True, **pipes)
