@@ -110,7 +110,7 @@ def test_a_second_signal_breaks_no_saving_off(tmp_path: Path, ranks: dict[str, s
             os.killpg(driver.pid, signal.SIGINT)
             time.sleep(1)
     else:
-        family = psutil.Process(driver.pid).children(recursive=True)
+        family = [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]
         driver.send_signal(signal.SIGTERM)
         time.sleep(1)  # it is told alone, then all that it left
         for process in family:
@@ -119,7 +119,7 @@ def test_a_second_signal_breaks_no_saving_off(tmp_path: Path, ranks: dict[str, s
     assert [(tmp_path / f"saved-{rank}").exists() for rank in (0, 1)] == [True, True]
     out, err = driver.communicate(timeout=60)
     assert out.split()[-1] == b"PREEMPTED"
-    assert (b"told already" in err) == (order == "Ctrl-C, Ctrl-C")
+    assert b"told already" in err
 
 
 @pytest.mark.slow
