@@ -55,8 +55,8 @@ def launch(
 ) -> ExitStatus:
     """Run ``python -m module arguments…`` on ``world_size`` ranks of this machine and wait.
 
-    When a rank of any machine fails, torchrun ends all ranks and starts them again. SIGTERM and SIGINT are passed on,
-    so that ranks can save; the group dies with this process.
+    When a rank of any machine fails, torchrun ends all ranks and starts them again. The first SIGTERM or SIGINT is
+    passed on, so that ranks can save, and waited for; the group dies with this process.
 
     Args:
         module: the entry point; it reads RANK and WORLD_SIZE from the environment.
@@ -70,9 +70,8 @@ def launch(
     status_file = run_dir / EXIT_FILE
     if hosts is None or hosts.number == 0:
         status_file.unlink(missing_ok=True)
-    threads = max((os.cpu_count() or 1) // world_size, 1)
     environment = {
-        "OMP_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": str(threads_of(world_size)),
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",  # without it restarts over gloo hang
         **os.environ,
         **(env or {}),
@@ -81,12 +80,18 @@ def launch(
         sys.executable, "-m", "infra.torchrun", *_meeting(hosts, run_dir), f"--nproc-per-node={world_size}",
         f"--max-restarts={max_restarts}", f"--shutdown-timeout={SAVING_S}", "-m", module, *arguments,
     ]  # fmt: skip
-    child = subprocess.Popen(command, env=environment, preexec_fn=partial(die_with, os.getpid()))
+    child = subprocess.Popen(
+        command, env=environment, preexec_fn=partial(die_with, os.getpid()),
+        start_new_session=True,  # Ctrl-C is for this process, which tells it
+    )  # fmt: skip
     previous, passed_on = {}, []
 
     def pass_on(number: int, _: object) -> None:
         passed_on.append(number)
-        child.send_signal(number)
+        if len(passed_on) == 1:
+            child.send_signal(number)
+        else:
+            logger.warning("the ranks were told already; they finish a step and save, %d s at most", SAVING_S)
 
     if _is_main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -100,6 +105,11 @@ def launch(
         for number, handler in previous.items():
             signal.signal(number, handler)
     return _status(code, status_file, stopped=bool(passed_on))
+
+
+def threads_of(ranks: int) -> int:
+    """Return how many threads each of so many ranks computes with: its share of the cores that this process may use."""
+    return max(len(os.sched_getaffinity(0)) // ranks, 1)
 
 
 def report_exit(run_dir: Path, status: ExitStatus) -> None:

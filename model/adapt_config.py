@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from infra.config import BaseConfig
+from model.train_config import Beta
 from pipeline.config import EmbeddedFaces, Faces, LimitConfig, TrackConfig
 
 
@@ -73,7 +74,7 @@ class ProbeConfig(BaseConfig):
     near few directions, which takes them longer than features of a random encoder; an epoch takes about a ms."""
     lr: float = Field(default=1e-3, gt=0)
     """Adam's learning rate. The released 1e-4 is for hundreds of steps an epoch; here an epoch is one step."""
-    betas: tuple[float, float] = (0.5, 0.9)
+    betas: tuple[Beta, Beta] = (0.5, 0.9)
     """Adam's betas."""
     patience: int = Field(default=100, ge=1)
     """Epochs without a better validation loss before the learning rate is halved. The released 7 is for epochs of
@@ -98,7 +99,7 @@ class FinetuneConfig(BaseConfig):
     """Learning rate of a block over that of the next one (VideoMAE's recipe); 1 trains all alike, as the paper does."""
     head_lr: float = Field(default=1e-3, gt=0)
     """Adam's learning rate of the head."""
-    betas: tuple[float, float] = (0.5, 0.9)
+    betas: tuple[Beta, Beta] = (0.5, 0.9)
     """Adam's betas."""
     patience: int = Field(default=7, ge=1)
     """Epochs without a better validation loss before learning rates are halved."""

@@ -14,7 +14,7 @@ from infra.device import pick_device
 from infra.errors import ConfigError
 from infra.fetch import file_digest
 from infra.metrics import read_metrics
-from infra.run import CONFIG_FILE, RunContext
+from infra.run import CONFIG_FILE, RunContext, new_run_folder
 from model.licences import dataset_licences, united, weight_licences
 from model.reconstruct import (
     MEAN_FACE_CLIPS,
@@ -27,10 +27,10 @@ from model.reconstruct import (
 )
 from model.train.engines import resolve_precision
 from model.train.networks import first_weights
-from model.train.run_folder import LOCK, WEIGHTS
+from model.train.run_folder import WEIGHTS, alone_in
 from model.train.shards import check_shards
 from model.train.sources import open_source, open_validation
-from model.train.start import is_finished, refuse_busy, shared_folder, start_ranks
+from model.train.start import is_finished, shared_folder, start_ranks
 from model.train.validate import SHOWN_CLIPS
 from model.train_config import PretrainConfig
 from model.weights import LoadedWeights
@@ -88,9 +88,10 @@ def pretrain(cfg: PretrainConfig, run_dir: Path | None = None) -> PretrainReport
     open_source(cfg, reader, cfg.data.split)
     check_shards(reader, cfg.data.check_mb * 1_000_000)
     init = first_weights(cfg)
-    if run_dir is not None and (run_dir / LOCK).exists():
-        refuse_busy(run_dir)  # before its config.yaml is replaced, which its ranks read at every restart
-    with RunContext.create("pretrain", cfg, folder=run_dir) as run:
+    folder = run_dir or new_run_folder("pretrain", cfg)
+    # held before config.yaml is replaced, which the ranks of another run would read at every restart
+    with alone_in(folder), RunContext.create("pretrain", cfg, folder=folder) as run:
+        logger.info("run folder %s", folder)
         licences = _record_inputs(run, cfg, reader, init)
         if not is_finished(cfg, run.dir):
             start_ranks(cfg, run.dir)

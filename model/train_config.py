@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from infra.config import BaseConfig
 
 MaskStrategy = Literal["fasking", "fasking_opposite", "random", "tube", "frame"]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+"""How much of a running mean Adam keeps at a step."""
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
@@ -58,6 +60,15 @@ class DataConfig(BaseConfig):
     """Times a clip is read whose bytes are wrong, or that a disk refuses, before it stops the run; a clip is never
     skipped. A bucket's requests are repeated before that."""
 
+    @model_validator(mode="after")
+    def _validates_on_others(self) -> Self:
+        if self.val_split == self.split and self.val_clips:
+            raise ValueError(
+                f"split and val_split are both '{self.split}', and clips that are trained on validate nothing; take "
+                "another val_split, or val_clips=0"
+            )
+        return self
+
 
 class MaskConfig(BaseConfig):
     """Which tokens are hidden."""
@@ -80,7 +91,7 @@ class OptimConfig(BaseConfig):
     """Where the cosine ends, likewise per 256 clips."""
     discriminator_lr_scale: float = Field(default=1.0, gt=0)
     """The discriminator's learning rate over the generator's."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     """Decay of Adam's two moments."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay; 0 in the released recipe."""
@@ -121,6 +132,9 @@ class CheckpointConfig(BaseConfig):
 
     every_steps: int = Field(default=1000, ge=1)
     """Steps between checkpoints, each after a validation; the last step and a SIGTERM are saved too."""
+    every_minutes: float | None = Field(default=30, gt=0)
+    """Minutes after the last checkpoint at which one is written besides, without a validation: the most work that a
+    death costs, however long a step takes. None counts steps alone."""
     keep_last: int = Field(default=2, ge=1)
     """Newest checkpoints kept; with 1, a damaged newest one leaves nothing to fall back to."""
     keep_best: int = Field(default=1, ge=0)

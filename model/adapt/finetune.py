@@ -15,8 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from infra.errors import ConfigError, TrainingError
-from infra.launcher import ExitStatus, launch
+from infra.errors import ConfigError
 from infra.progress import Progress
 from model.adapt.classifier import Classifier
 from model.adapt.encoder import head_of
@@ -30,7 +29,7 @@ from model.adapt.split import Side
 from model.adapt.task import Kind, TaskSpec
 from model.adapt.variants import AsStored, SelfBlended, Variants
 from model.adapt_config import AdaptConfig
-from model.train.run_folder import FAILURE, busy, hold_run, release_run
+from model.train.ranks import launch_ranks
 from model.weights import load_tensors
 
 _log = logging.getLogger(__name__)
@@ -185,27 +184,11 @@ def classifier_scores(
 
 
 def _launch(job: FinetuneJob, folder: Path) -> None:
-    if (lock := hold_run(folder)) is None:
-        raise ConfigError(busy(folder))
-    release_run(lock)  # rank 0 takes it for as long as it lives
-    (folder / FAILURE).unlink(missing_ok=True)
     environment, world = _devices(job.cfg)
-    environment["PYTHONWARNINGS"] = "ignore::FutureWarning"
     if job.cfg.threads:
         environment["OMP_NUM_THREADS"] = str(job.cfg.threads)
-    status = launch(
-        "model.adapt.worker", [str(folder)], world_size=world, run_dir=folder, env={**os.environ, **environment}
-    )
-    if status is ExitStatus.DONE:
-        return
-    if status is ExitStatus.PREEMPTED:
-        raise TrainingError("fine-tuning was stopped by a signal and saved; the same command and run folder go on")
-    said = (
-        (folder / FAILURE).read_text(encoding="utf-8") if (folder / FAILURE).exists() else "a rank ended without a word"
-    )
-    if status is ExitStatus.REFUSED:
-        raise ConfigError(said)
-    raise TrainingError(f"fine-tuning ended as {status.name.lower().replace('_', ' ')}: {said}")
+    again = "the same command with the same run folder"
+    launch_ranks("model.adapt.worker", folder, "fine-tuning", again=again, world_size=world, env=environment)
 
 
 def _devices(cfg: AdaptConfig) -> tuple[dict[str, str], int]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -18,10 +16,8 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor
 
-from infra.errors import CheckpointError, ConfigError, ProjectError, TrainingError
-from infra.launcher import ExitStatus, report_exit
-from infra.lifeline import die_with_torchrun
-from infra.log import configure_logging
+from infra.errors import ConfigError, TrainingError
+from infra.launcher import ExitStatus
 from infra.metrics import MetricSink, open_metrics
 from infra.progress import Progress
 from model.adapt.classifier import Classifier
@@ -46,20 +42,19 @@ from model.data.loader import ClipLoader
 from model.train.checkpoint import FOLDER, TrainState, load_checkpoint, save_checkpoint
 from model.train.determinism import seed_everything
 from model.train.engines import (
-    COLLECTIVE_TIMEOUT,
     DTYPES,
     Engines,
     deepspeed_settings,
     full_state,
     init_distributed,
+    limit_waiting,
     resolve_precision,
 )
-from model.train.run_folder import FAILURE, busy, hold_run
+from model.train.ranks import run_as_rank
 from model.train.trainer import StopSignal, any_rank
 from model.weights import load_tensors
 from pipeline.dataset.reader import open_dataset
 
-logger = logging.getLogger(__name__)
 TUNE_FILE = "tune.json"
 LOG_EVERY = 10
 
@@ -95,30 +90,11 @@ class TuneState:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one rank; return its exit code. Ends that all ranks agree on exit with 0 and leave a sentence."""
+    """Run one rank; return its exit code."""
     parser = argparse.ArgumentParser(description="One rank of a fine-tuning; started by `marlin adapt`.")
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args(arguments).folder
-    configure_logging()
-    die_with_torchrun()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    if os.environ.get("RANK", "0") == "0" and hold_run(folder) is None:
-        return _ended(folder, ExitStatus.REFUSED, busy(folder), code=1)
-    try:
-        status = run_rank(read_job(folder), folder)
-    except (ConfigError, CheckpointError, TrainingError) as error:
-        diverged = isinstance(error, TrainingError)
-        return _ended(folder, ExitStatus.DIVERGED if diverged else ExitStatus.REFUSED, str(error), code=0)
-    except torch.OutOfMemoryError as error:
-        return _ended(
-            folder, ExitStatus.OUT_OF_MEMORY, f"out of GPU memory ({error}); lower finetune.batch_size", code=1
-        )
-    except ProjectError as error:
-        return _ended(folder, ExitStatus.FAILED, str(error), code=1)
-    if dist.get_rank() == 0:
-        report_exit(folder, status)
-    dist.destroy_process_group()
-    return 0
+    return run_as_rank(folder, lambda: run_rank(read_job(folder), folder), memory_cure="lower finetune.batch_size")
 
 
 def run_rank(job: FinetuneJob, folder: Path) -> ExitStatus:
@@ -173,8 +149,7 @@ def build_engine(
     precision = resolve_precision(cfg.precision)
     settings = deepspeed_settings(cfg.batch_size // world, 1, world, precision, cfg.zero_stage)
     engine, *_ = deepspeed.initialize(model=classifier, optimizer=optimizer, config=settings)
-    for process_group in dist.distributed_c10d._world.pg_map:
-        dist.set_timeout(COLLECTIVE_TIMEOUT, process_group)
+    limit_waiting()
     return Engines(engine, None, device, DTYPES[precision], 1), [group.lr for group in groups]
 
 
@@ -299,13 +274,6 @@ class Tuner:
     def _write_state(self, folder: Path) -> None:
         if dist.get_rank() == 0:
             (folder / TUNE_FILE).write_text(json.dumps(asdict(self.state)))
-
-
-def _ended(folder: Path, status: ExitStatus, sentence: str, *, code: int) -> int:
-    logger.error("%s", sentence)
-    (folder / FAILURE).write_text(sentence, encoding="utf-8")
-    report_exit(folder, status)
-    return code
 
 
 if __name__ == "__main__":

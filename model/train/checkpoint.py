@@ -45,9 +45,9 @@ def save_checkpoint(
     ``add`` is called by every rank to put further files into the folder, before it is sealed.
 
     Raises:
-        CheckpointError: there is no room for it, or rank 0 could not complete it; every rank raises, and older
-            checkpoints stay.
-        StorageError: this rank could not write its part; the others wait and must be ended.
+        CheckpointError: there is no room for it; every rank raises, and older checkpoints stay.
+        StorageError: rank 0 could not begin or complete it: every rank raises; or this rank could not write its part:
+            the others wait and must be ended. Older checkpoints stay.
     """
     root = run_dir / FOLDER
     final = root / f"step-{state.step:06d}"
@@ -71,8 +71,8 @@ def save_checkpoint(
     except (OSError, RuntimeError) as error:
         first = str(error).strip().partition("\n")[0]
         raise StorageError(
-            f"{final} could not be written ({first}); if space is short there, free some; the same command goes on "
-            "from the checkpoint before"
+            f"{final} could not be written ({first}); if space is short there, free some; the same command "
+            "with the same run folder goes on from the checkpoint before"
         ) from error
 
     def complete() -> None:
@@ -91,13 +91,13 @@ def load_checkpoint(run_dir: Path, engines: Engines, *, config_digest: str) -> T
     converts it. Then everything is as it was but the ranks' random state, which the caller seeds.
 
     Raises:
-        CheckpointError: every checkpoint there is damaged, it belongs to other settings, or some rank could not load
-            its part.
+        CheckpointError: every checkpoint there is damaged, or it belongs to other settings.
+        StorageError: some rank could not read or load its part, which may pass; every rank raises.
     """
-    folder = _chosen(run_dir)
-    if folder is None:
+    chosen = _chosen(run_dir)
+    if chosen is None:
         return None
-    state = read_state(folder)
+    folder, state = chosen
     if state.config_digest != config_digest:
         raise CheckpointError(
             f"{folder} belongs to other settings; resume with the run's own, or take a new run folder"
@@ -110,17 +110,16 @@ def load_checkpoint(run_dir: Path, engines: Engines, *, config_digest: str) -> T
     return state
 
 
-def _chosen(run_dir: Path) -> Path | None:
-    """The newest whole checkpoint, as rank 0 sees it."""
+def _chosen(run_dir: Path) -> tuple[Path, TrainState] | None:
+    """The newest whole checkpoint and its state, as rank 0 sees them."""
     found: list[Any] = [None]
-    if dist.get_rank() == 0:
-        try:
-            found = [newest_checkpoint(run_dir)]
-        except CheckpointError as error:
-            found = [error]
+
+    def choose() -> None:
+        if dist.get_rank() == 0 and (folder := newest_checkpoint(run_dir)) is not None:
+            found[0] = (folder, read_state(folder))
+
+    _on_each_rank(choose, f"choose a checkpoint of {run_dir}")
     dist.broadcast_object_list(found, src=0)
-    if isinstance(found[0], CheckpointError):
-        raise found[0]
     return found[0]
 
 
@@ -182,19 +181,26 @@ def _check_room(root: Path, engines: Engines) -> None:
     if free < needed:
         raise CheckpointError(
             f"{root} has {free / 1e9:.1f} GB free and a checkpoint takes {needed / 1e9:.1f}; free some space, and the "
-            "same command goes on from the last checkpoint"
+            "same command with the same run folder goes on from the last checkpoint"
         )
 
 
 def _on_each_rank(work: Callable[[], None], what: str) -> None:
-    """Do ``work`` and raise on every rank when it failed on any: else the others would wait for that one for ever."""
-    problem: str | None = None
+    """Do ``work`` and raise on every rank when it failed on any: else the others would wait for that one for ever.
+
+    Raises:
+        StorageError: only the file system or the device failed: a restart may find it well again.
+        CheckpointError: all else, which would end the same way again.
+    """
+    problem: tuple[str, bool] | None = None
     try:
         work()
     except Exception as error:
-        problem = f"rank {dist.get_rank()} could not {what}: {error}"
+        may_pass = isinstance(error, (OSError, RuntimeError, StorageError))
+        problem = f"rank {dist.get_rank()} could not {what}: {error}", may_pass
     gathered: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, problem)
-    problems = [text for text in gathered if text]
+    problems = [found for found in gathered if found]
     if problems:
-        raise CheckpointError("; ".join(problems))
+        kind = StorageError if all(may_pass for _, may_pass in problems) else CheckpointError
+        raise kind("; ".join(text for text, _ in problems))

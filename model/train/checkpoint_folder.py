@@ -28,7 +28,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from infra.errors import CheckpointError
+from infra.errors import CheckpointError, StorageError
 from infra.fetch import file_digest
 from model.data.batch import LoaderState
 from model.weights import CHECKPOINTS
@@ -43,8 +43,9 @@ SCHEMA = 2
 class TrainState:
     """What a run must know besides weights, optimiser and random state.
 
-    ``step`` counts finished optimiser steps; ``skipped`` the latest ones in a row that were not finite. ``val_loss``
-    was measured at this step, None when it was saved unmeasured (preemption, no validation clips).
+    ``step`` counts finished optimiser steps; ``skipped`` the latest ones in a row that were not finite, and
+    ``skipped_total`` all that were not. ``val_loss`` was measured at this step, None when it was saved unmeasured
+    (preemption, ``every_minutes``, no validation clips).
     """
 
     step: int
@@ -53,6 +54,7 @@ class TrainState:
     world_size: int
     skipped: int = 0
     val_loss: float | None = None
+    skipped_total: int = 0
     schema: int = SCHEMA
 
 
@@ -61,21 +63,24 @@ def newest_checkpoint(run_dir: Path) -> Path | None:
 
     Raises:
         CheckpointError: there are checkpoints and none is whole; starting afresh over them must be asked for.
+        StorageError: as before, but some cannot be read at present.
     """
-    found = list_checkpoints(run_dir)
-    problems = []
-    for folder in reversed(found):
-        problem = check(folder)
+    problems, unread = [], False
+    for folder in reversed(list_checkpoints(run_dir)):
+        try:
+            problem = check(folder)
+        except StorageError as error:
+            problem, unread = str(error), True
         if problem is None:
             return folder
         logger.warning("checkpoint %s is not whole (%s); falling back to the one before", folder, problem)
         problems.append(f"{folder.name}: {problem}")
-    if problems:
-        raise CheckpointError(
-            f"no checkpoint under {run_dir / FOLDER} is whole ({'; '.join(problems)}); restore one, or start a new "
-            "run folder"
-        )
-    return None
+    if not problems:
+        return None
+    raise (StorageError if unread else CheckpointError)(
+        f"no checkpoint under {run_dir / FOLDER} is whole ({'; '.join(problems)}); restore one, or take a new run "
+        "folder"
+    )
 
 
 def list_checkpoints(run_dir: Path) -> list[Path]:
@@ -85,31 +90,40 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
 
 
 def check(folder: Path) -> str | None:
-    """Return what is wrong with a checkpoint, or None when every file has the size and digest that COMPLETE lists."""
+    """Return what is wrong with a checkpoint, or None when every file has the size and digest that COMPLETE lists.
+
+    Raises:
+        StorageError: a file is there and cannot be read.
+    """
+    name = COMPLETE
     try:
         files = json.loads((folder / COMPLETE).read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{COMPLETE} is missing or damaged ({type(error).__name__})"
-    for name, (size, digest) in files.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} of {size} bytes"
-        if file_digest(path) != digest:
-            return f"{name} has other content than was written"
+        for name, (size, digest) in files.items():
+            found = (folder / name).stat().st_size
+            if found != size:
+                return f"{name} has {found} of {size} bytes"
+            if file_digest(folder / name) != digest:
+                return f"{name} has other content than was written"
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except OSError as error:
+        raise StorageError(f"{name} cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{COMPLETE} is damaged ({type(error).__name__})"
     return None
 
 
 def read_state(folder: Path) -> TrainState:
-    """Return a checkpoint's ``state.json``."""
+    """Return a checkpoint's ``state.json``; CheckpointError: it is damaged, StorageError: it cannot be read."""
     try:
         tree = json.loads((folder / STATE).read_text())
         if tree.get("schema") != SCHEMA:
             raise CheckpointError(f"{folder} has schema {tree.get('schema')}, this code reads {SCHEMA}")
         return TrainState(**tree)
-    except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{folder / STATE} cannot be read: {error}") from error
+    except OSError as error:
+        raise StorageError(f"{folder / STATE} cannot be read ({error.strerror})") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder / STATE} is damaged: {error}") from error
 
 
 def seal(temporary: Path, final: Path, state: TrainState) -> None:
@@ -165,7 +179,7 @@ def _drop_later(sealed: Path) -> None:
 def _val_loss(folder: Path) -> float | None:
     try:
         loss = read_state(folder).val_loss
-    except CheckpointError:  # a damaged one is nobody's best
+    except (CheckpointError, StorageError):  # a damaged one is nobody's best
         return None
     return loss if loss is not None and math.isfinite(loss) else None
 

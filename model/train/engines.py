@@ -161,10 +161,15 @@ def build_engines(
         )
         engine, *_ = deepspeed.initialize(model=network, optimizer=optimizer, config=dict(settings))
         wrapped.append(engine)
-    for group in dist.distributed_c10d._world.pg_map:  # DeepSpeed makes groups that init_distributed's timeout misses
-        dist.set_timeout(COLLECTIVE_TIMEOUT, group)
+    limit_waiting()
     loss = torch.compile(reconstruction_loss, dynamic=False) if compiled else reconstruction_loss
     return Engines(wrapped[0], wrapped[1], device, DTYPES[precision], accumulation, loss)
+
+
+def limit_waiting() -> None:
+    """Give every process group our timeout: DeepSpeed makes some that ``init_distributed``'s misses."""
+    for group in dist.distributed_c10d._world.pg_map:
+        dist.set_timeout(COLLECTIVE_TIMEOUT, group)
 
 
 @contextmanager

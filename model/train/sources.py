@@ -12,6 +12,7 @@ from pipeline.dataset.reader import DatasetReader, open_dataset
 
 logger = logging.getLogger(__name__)
 
+VALIDATION_SEED = 0
 MOST_WORKERS = 16
 """Threads beyond these wait for the interpreter."""
 
@@ -32,13 +33,17 @@ def open_source(cfg: PretrainConfig, reader: DatasetReader, split: str) -> ClipS
 
 
 def open_validation(cfg: PretrainConfig, reader: DatasetReader) -> ClipSource | None:
-    """Return the validation clips, None when there are none or none are wanted."""
+    """Return the validation clips, None when there are none or none are wanted.
+
+    Clips, windows and masks are those of a fixed seed, unmirrored: runs with other seeds are measured on the same.
+    """
     if not cfg.data.val_clips:
         return None
     if not reader.version.units.pretrain(cfg.data.val_split).any():
         logger.warning("version %d has no '%s' clip; nothing is validated", reader.version.version, cfg.data.val_split)
         return None
-    return open_source(cfg, reader, cfg.data.val_split)
+    as_stored = {"seed": VALIDATION_SEED, "data": cfg.data.model_copy(update={"flip": False})}
+    return open_source(cfg.model_copy(update=as_stored), reader, cfg.data.val_split)
 
 
 def reading_workers(wanted: int | None, ranks_here: int, *, on_gpu: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -10,12 +11,13 @@ from pathlib import Path
 import torch
 
 from infra.config import flat_tree, load_config
-from infra.errors import ConfigError, TrainingError
-from infra.launcher import ExitStatus, Hosts, launch
+from infra.errors import CheckpointError, ConfigError, StorageError, TrainingError
+from infra.launcher import Hosts
 from infra.ray_job import ray_machines
 from infra.run import CONFIG_FILE
 from model.train.checkpoint_folder import list_checkpoints, read_state
-from model.train.run_folder import FAILURE, WEIGHTS, busy, hold_run, release_run
+from model.train.ranks import launch_ranks
+from model.train.run_folder import WEIGHTS
 from model.train_config import LaunchConfig, PretrainConfig
 
 NODE_NUMBERS = ("NODE_RANK", "SLURM_NODEID", "JOB_COMPLETION_INDEX")
@@ -23,25 +25,6 @@ NODE_NUMBERS = ("NODE_RANK", "SLURM_NODEID", "JOB_COMPLETION_INDEX")
 RAY_LOG = "ray.log"
 APPEARS_S = 600
 """Seconds that the other machines wait for the run folder of machine 0."""
-
-
-def start_ranks(cfg: PretrainConfig, run_dir: Path) -> None:
-    """Start this machine's ranks, of a run that it owns, and wait for the end.
-
-    Raises:
-        ConfigError: another process is at work in the run folder, or the ranks refused the settings.
-        TrainingError: the run diverged, was stopped by a signal, or lost a rank; the sentence says how to go on.
-    """
-    refuse_busy(run_dir)
-    (run_dir / FAILURE).unlink(missing_ok=True)
-    _launch(cfg, run_dir)
-
-
-def refuse_busy(run_dir: Path) -> None:
-    """Raise ConfigError when another process is at work in the run folder; the lock is left for rank 0 to take."""
-    if (lock := hold_run(run_dir)) is None:
-        raise ConfigError(busy(run_dir))
-    release_run(lock)
 
 
 def is_follower(cfg: PretrainConfig) -> bool:
@@ -68,7 +51,9 @@ def join(cfg: PretrainConfig, run_dir: Path | None) -> None:
     owners = load_config(PretrainConfig, folder / CONFIG_FILE)
     if is_finished(owners, folder):
         return
-    _launch(owners.model_copy(update={"launch": cfg.launch, "world_size": cfg.world_size or owners.world_size}), folder)
+    start_ranks(
+        owners.model_copy(update={"launch": cfg.launch, "world_size": cfg.world_size or owners.world_size}), folder
+    )
 
 
 def shared_folder(cfg: PretrainConfig, run_dir: Path | None) -> Path:
@@ -105,32 +90,20 @@ def is_finished(cfg: PretrainConfig, run_dir: Path) -> bool:
 
 
 def finished_steps(run_dir: Path) -> int:
-    """Return the step of the newest checkpoint, 0 without one."""
-    found = list_checkpoints(run_dir)
-    return read_state(found[-1]).step if found else 0
+    """Return the step of the newest checkpoint that says which it is of, 0 without one; contents are not compared."""
+    for folder in reversed(list_checkpoints(run_dir)):
+        with contextlib.suppress(CheckpointError, StorageError):
+            return read_state(folder).step
+    return 0
 
 
-def _launch(cfg: PretrainConfig, run_dir: Path) -> None:
-    environment = {
-        "DS_ACCELERATOR": "cuda" if torch.cuda.is_available() else "cpu",
-        "PYTHONWARNINGS": "ignore::FutureWarning",  # DeepSpeed's use of older torch names, on every step
-    }
-    status = launch(
-        "model.train.worker", [str(run_dir)], world_size=cfg.ranks_per_node, run_dir=run_dir, env=environment,
+def start_ranks(cfg: PretrainConfig, run_dir: Path) -> None:
+    """Start this machine's ranks and wait for the end; errors as ``launch_ranks``."""
+    launch_ranks(
+        "model.train.worker", run_dir, "pretraining", again=f"the same command with --run {run_dir}",
+        world_size=cfg.ranks_per_node, env={"DS_ACCELERATOR": "cuda" if torch.cuda.is_available() else "cpu"},
         max_restarts=cfg.launch.max_restarts, hosts=_hosts(cfg.launch) if cfg.launch.nodes > 1 else None,
     )  # fmt: skip
-    if status is ExitStatus.DONE:
-        return
-    if status is ExitStatus.PREEMPTED:
-        raise TrainingError(
-            f"stopped by a signal after step {finished_steps(run_dir)} of {cfg.steps}; the same command goes on"
-        )
-    reason = _failure(run_dir)
-    if status is ExitStatus.REFUSED:
-        raise ConfigError(reason)
-    saved = finished_steps(run_dir)
-    cure = f"the same command goes on after step {saved}" if saved else "its log is above"
-    raise TrainingError(f"pretraining ended as {status.name.lower().replace('_', ' ')}: {reason}; {cure}")
 
 
 def _hosts(cfg: LaunchConfig) -> Hosts:
@@ -144,10 +117,3 @@ def _hosts(cfg: LaunchConfig) -> Hosts:
             f"{cfg.nodes - 1}"
         )
     return Hosts(cfg.nodes, str(cfg.rendezvous), number)
-
-
-def _failure(run_dir: Path) -> str:
-    path = run_dir / FAILURE
-    return (
-        path.read_text(encoding="utf-8") if path.exists() else "a rank ended without a word (killed, or out of memory)"
-    )

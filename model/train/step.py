@@ -4,7 +4,7 @@ The order is the released one: the discriminator learns on the generator's predi
 discriminator's new opinion. Two things differ in cost and not in result. The prediction serves both, so the generator
 runs forward once (the released code runs it forward *and backward* twice). With gradient accumulation a loop "D then G
 per micro-batch" would be wrong, since DeepSpeed steps D only at the last micro-batch and G would see an old D before;
-so D goes over all micro-batches first and the generator's forward is repeated for its own pass.
+so D goes over all micro-batches first and the generator's forward is repeated for its own pass; without D it is not.
 
 The generator's loss passes through ``discriminator.module`` with frozen parameters, never through the engine: else its
 gradients would leak into the discriminator's.
@@ -12,6 +12,7 @@ gradients would leak into the discriminator's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -29,8 +30,8 @@ from model.train_config import AdversarialConfig
 class StepResult(NamedTuple):
     """Losses of this rank (0-d fp32, means over its micro-batches), taken before the update they led to.
 
-    ``is_finite`` is the same on all ranks; when False neither engine was updated. Gradient norms are global, and None
-    when nothing was updated.
+    ``is_finite`` is the same on all ranks; when False neither engine was updated and ``adversarial_g``, which comes
+    after the discriminator's update, is NaN. Gradient norms are global, and None when nothing was updated.
     """
 
     reconstruction: Tensor
@@ -71,12 +72,14 @@ def pretrain_step(engines: Engines, batches: Sequence[ClipBatch], cfg: Adversari
     if len(batches) != engines.accumulation:
         raise ValueError(f"{len(batches)} micro-batches, and the engines accumulate {engines.accumulation}")
     single = len(batches) == 1
+    if engines.discriminator is None and not single:
+        return _reconstruction_step(engines, batches, cfg.g_steps)
     with nullcontext() if single else torch.no_grad():
         forwards = [_forward(engines, batch) for batch in batches]
         judged = [_judge(engines, forward, cfg) for forward in forwards]
     reconstruction = _mean([forward.loss for forward in forwards])
     d_loss = _mean([judgement.wasserstein for judgement in judged])
-    skipped = StepResult(reconstruction, torch.zeros_like(d_loss), d_loss, False, None, None)
+    skipped = StepResult(reconstruction, torch.full_like(d_loss, math.nan), d_loss, False, None, None)
     if not _all_finite(engines.device, reconstruction, d_loss):
         return skipped
 
@@ -93,9 +96,11 @@ def pretrain_step(engines: Engines, batches: Sequence[ClipBatch], cfg: Adversari
                 return skipped
 
     adversarial = []
+    if not single:
+        forwards.clear()  # their memory is the generator's turn's
     for repeat in range(cfg.g_steps):
-        for batch, forward in zip(batches, forwards, strict=True):
-            current = forward if single and repeat == 0 else _forward(engines, batch)
+        for batch in batches:
+            current = forwards[0] if single and repeat == 0 else _forward(engines, batch)
             term = _adversarial_loss(engines, current)
             engines.generator.backward(current.loss + cfg.weight * term)
             _step(engines.generator, engines.device)
@@ -108,6 +113,28 @@ def pretrain_step(engines: Engines, batches: Sequence[ClipBatch], cfg: Adversari
         reconstruction, _mean(adversarial[: len(batches)]), d_loss, True, _grad_norm(engines.generator),
         _grad_norm(discriminator),
     )  # fmt: skip
+
+
+def _reconstruction_step(engines: Engines, batches: Sequence[ClipBatch], g_steps: int) -> StepResult:
+    """Update the generator on several micro-batches with one forward each: no discriminator needs predictions before.
+
+    By the time a loss turns out not to be finite, gradients of others are added up, and only by its gradients can
+    DeepSpeed be told to leave a step out: they are made NaN on all ranks.
+    """
+    losses: list[Tensor] = []
+    zero = torch.zeros((), device=engines.device)
+    for repeat in range(g_steps):
+        for batch in batches:
+            loss = _forward(engines, batch).loss
+            if repeat == 0:
+                losses.append(loss.detach())
+                if len(losses) == len(batches) and not _all_finite(engines.device, *losses):
+                    loss = loss + math.nan * next(engines.generator.module.parameters()).sum()
+            engines.generator.backward(loss)
+            _step(engines.generator, engines.device)
+        if repeat == 0 and not engines.generator.was_step_applied():
+            return StepResult(_mean(losses), torch.full_like(zero, math.nan), zero, False, None, None)
+    return StepResult(_mean(losses), zero, zero, True, _grad_norm(engines.generator), None)
 
 
 def forward_generator(network: Callable[..., Any], batch: ClipBatch) -> tuple[Tensor, Tensor]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -65,6 +66,9 @@ class Trainer:
         write_weights: called by all ranks with a path and the step; writes the weights there.
         step: finished steps.
         skipped: latest steps in a row that were not finite.
+        skipped_total: all steps that were not.
+        saved: step of the checkpoint that the run is saved in, 0 before the first.
+        saved_at: when, in seconds of ``time.monotonic``.
     """
 
     cfg: PretrainConfig
@@ -80,11 +84,15 @@ class Trainer:
     write_weights: Callable[[Path, int], None]
     step: int = 0
     skipped: int = 0
+    skipped_total: int = 0
+    saved: int = 0
+    saved_at: float = field(default_factory=time.monotonic)
 
     def resume(self, state: TrainState | None) -> None:
         """Go on from a checkpoint's state; None begins."""
         if state is not None:
-            self.step, self.skipped = state.step, state.skipped
+            self.step = self.saved = state.step
+            self.skipped, self.skipped_total = state.skipped, state.skipped_total
             self.loader.load_state_dict(state.data)
             logger.info("resuming after step %d, %d clips seen", state.step, state.data["clips_seen"])
 
@@ -95,6 +103,10 @@ class Trainer:
             TrainingError: too many steps in a row were not finite; raised on all ranks.
         """
         while self.step < self.cfg.steps:
+            if any_rank(self.stop.is_set, self.engines.device):  # before clips are waited for, too
+                if self.saved != self.step:
+                    self.save(None)
+                return ExitStatus.PREEMPTED
             started = time.monotonic()
             batch = next(self.loader)
             waited = time.monotonic() - started
@@ -108,22 +120,22 @@ class Trainer:
             measured: dict[str, float] = {}
             if last or not stopping:
                 measured = self._look(measure=saving or self._due(self.cfg.validate_every))
-            if saving or stopping:
+            if saving or any_rank(self._is_late(), self.engines.device):
                 self.save(measured.get(VAL_LOSS))
-            if stopping and not last:
-                return ExitStatus.PREEMPTED
         return ExitStatus.DONE
 
     def save(self, val_loss: float | None) -> None:
         """Write a checkpoint of the current step, whose validation loss this is. Collective."""
         state = TrainState(
-            self.step, self.loader.state_dict(), self.digest, dist.get_world_size(), self.skipped, val_loss
-        )
+            self.step, self.loader.state_dict(), self.digest, dist.get_world_size(), self.skipped, val_loss,
+            self.skipped_total,
+        )  # fmt: skip
         folder = save_checkpoint(
             self.run_dir, self.engines, state, keep_last=self.cfg.checkpoint.keep_last,
             keep_best=self.cfg.checkpoint.keep_best,
             add=lambda folder: self.write_weights(folder / WEIGHTS, self.step),
         )  # fmt: skip
+        self.saved, self.saved_at = self.step, time.monotonic()
         logger.info("checkpoint %s", folder)
 
     def _step(self, batch: ClipBatch) -> float:
@@ -135,6 +147,7 @@ class Trainer:
         self.result = pretrain_step(self.engines, micro_batches, cfg.adversarial)
         self.step += 1
         self.skipped = 0 if self.result.is_finite else self.skipped + 1
+        self.skipped_total += not self.result.is_finite
         if self.skipped:
             logger.warning("step %d skipped on all ranks: a loss or gradient is not finite", self.step)
         if self.skipped >= cfg.max_skipped:
@@ -144,14 +157,24 @@ class Trainer:
             )
         return rate
 
+    def _is_late(self) -> bool:
+        """Whether the last checkpoint is older than ``every_minutes``; by rank 0's clock."""
+        minutes = self.cfg.checkpoint.every_minutes
+        return minutes is not None and dist.get_rank() == 0 and time.monotonic() - self.saved_at >= minutes * 60
+
     def _due(self, every: int) -> bool:
         """Whether something is due that happens every so many steps (0: never) and after the last one."""
         return self.step == self.cfg.steps or (every > 0 and self.step % every == 0)
 
     def _log(self, rate: float, progress: Progress) -> None:
         losses = average_over_ranks(self.result, self.engines.device)
-        self.sink.log(self.step, losses | _facts(self.result, rate) | self.meter.read())
+        counts = {"steps/skipped": float(self.skipped_total)} | _loss_scales(self.engines)
+        self._write(losses | _facts(self.result, rate) | counts | self.meter.read())
         progress.update(0, note=f"loss {losses['loss/reconstruction']:.4f}")
+
+    def _write(self, values: dict[str, float]) -> None:
+        """Log what was measured: of a skipped step some is not, and what is not finite is no JSON."""
+        self.sink.log(self.step, {name: value for name, value in values.items() if math.isfinite(value)})
 
     def _look(self, *, measure: bool) -> dict[str, float]:
         """Draw where it is due, and measure; return the measurements."""
@@ -159,7 +182,7 @@ class Trainer:
             self.validation.draw(self.step)
         measured = self.validation.measure() if measure else {}
         if measured:
-            self.sink.log(self.step, measured)
+            self._write(measured)
         return measured
 
 
@@ -176,6 +199,14 @@ def average_over_ranks(result: StepResult, device: torch.device) -> dict[str, fl
     dist.all_reduce(losses)
     names = ("loss/reconstruction", "loss/adversarial_g", "loss/discriminator")
     return dict(zip(names, (losses / dist.get_world_size()).tolist(), strict=True))
+
+
+def _loss_scales(engines: Engines) -> dict[str, float]:
+    """What fp16 multiplies losses by, so that their gradients do not vanish; nothing in other precisions."""
+    if engines.dtype != torch.float16:
+        return {}
+    pairs = {"loss_scale/g": engines.generator, "loss_scale/d": engines.discriminator}
+    return {name: float(one.optimizer.loss_scaler.cur_scale) for name, one in pairs.items() if one is not None}
 
 
 def _facts(result: StepResult, rate: float) -> dict[str, float]:

@@ -166,7 +166,10 @@ def test_sigterm_saves_and_says_how_to_go_on(runs, undisturbed):
     runs.wait_for_step("preempted", 4)
     process.send_signal(signal.SIGTERM)
     process.wait(PATIENCE_S)
-    assert "the same command goes on" in (runs.folder / "preempted.log").read_text()
+    assert (
+        f"the same command with --run {runs.folder / 'preempted'} goes on"
+        in (runs.folder / "preempted.log").read_text()
+    )
     saved = list_checkpoints(runs.folder / "preempted")[-1]
     last = read_metrics(runs.folder / "preempted")[-1]["step"]
     assert saved.name == f"step-{last:06d}"

@@ -8,7 +8,7 @@ import torch
 from infra.errors import ConfigError
 from model.nets.patch_embed import sin_cos_table
 from model.train.engines import deepspeed_settings, resolve_precision
-from tests.support.engine_scenarios import BAD_GRADIENTS, BATCH, POISON_STEP, RATE, SETTINGS, STEPS
+from tests.support.engine_scenarios import ALONE, BAD_GRADIENTS, BATCH, POISON_STEP, RATE, SETTINGS, STEPS
 from tests.support.plain_loop import largest_difference, plain_run
 from tests.support.toy_nets import toy_nets
 
@@ -41,6 +41,18 @@ def test_the_engines_equal_a_plain_loop_over_the_same_split(request, world, scen
     assert_equal_runs(found, plain, 1e-5)
     start = {name: value.detach() for name, value in toy_nets()[0].state_dict().items()}
     assert largest_difference(plain["G"], start) > 1e-2  # the run did move the weights
+
+
+@pytest.mark.parametrize("setting", ALONE)
+def test_a_generator_alone_equals_a_plain_loop_and_skips_what_is_not_finite(any_world, setting):
+    """Catches a loss that is summed over micro-batches, and a NaN that is found after gradients were added up."""
+    found = any_world["parity"][f"alone, {setting}"]
+    if setting != "bf16":
+        plain = plain_run(STEPS, 2 * any_world["world"], batch=BATCH, rate=RATE, weight=0.0)
+        assert largest_difference(found["G"], plain["G"]) <= 1e-5
+    poisoned, without = (any_world["bad step"][f"{kind} alone, {setting}"] for kind in ("poisoned", "without"))
+    assert [is_finite for *_, is_finite in poisoned["steps"]].index(False) == POISON_STEP
+    assert largest_difference(poisoned["G"], without["G"]) == 0.0
 
 
 def test_one_rank_of_four_clips_equals_two_of_two_and_two_of_one_twice(one_rank, two_ranks):

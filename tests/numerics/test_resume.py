@@ -81,3 +81,9 @@ def test_a_disk_without_room_is_refused_by_all_ranks_before_one_writes(any_world
     """Catches ranks that stop half-way, and a good checkpoint that is given up for one that cannot be written."""
     assert "GB free" in any_world["keeping"]["full"]
     assert any_world["keeping"]["after"] == ["step-000002", "step-000004"]
+
+
+@pytest.mark.parametrize("doing", ["saving", "loading"])
+def test_a_passing_fault_of_one_rank_is_no_refusal(any_world, doing):
+    """Catches a stale file handle that ends the run for good: ranks that refuse are not started again."""
+    assert any_world["passing"][doing] == ["StorageError"] * any_world["world"]

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import shutil
 import sys
@@ -43,6 +44,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},  # another optimiser inside DeepSpeed, the one that GPUs get
     "bf16, 2": {"accumulation": 2, "precision": "bf16"},
 }
+ALONE: dict[str, dict[str, Any]] = {
+    "zero 1": {},
+    "zero 2": {"zero_stage": 2},
+    "zero 0": {"zero_stage": 0},
+    "bf16": {"precision": "bf16"},
+}
+"""Without a discriminator, on two micro-batches."""
 RESUMED = SETTINGS | {"zero 0": {"zero_stage": 0}, "zero 2, 2": {"accumulation": 2, "zero_stage": 2}}
 BAD_GRADIENTS: dict[str, tuple[str, dict[str, Any], AdversarialConfig]] = {
     "G": ("G", {}, HALF),
@@ -144,6 +152,8 @@ def parity(bench: Bench) -> dict[str, Any]:
     found["zero 2"] = bench.run(bench.engines(2, zero_stage=2), range(STEPS))
     found["zero 0"] = bench.run(bench.engines(zero_stage=0), range(STEPS))
     found["zero 0, accumulation 2"] = bench.run(bench.engines(2, zero_stage=0), range(STEPS))
+    for name, options in ALONE.items():
+        found[f"alone, {name}"] = bench.run(bench.engines(2, adversarial=False, **options), range(STEPS))
     found["two g_steps"] = bench.run(bench.engines(), range(STEPS), AdversarialConfig(weight=0.5, g_steps=2))
     found["bf16"] = bench.run(bench.engines(precision="bf16"), range(STEPS))
     found["gradient penalty"] = bench.run(bench.engines(), range(STEPS), PENALISED)
@@ -169,7 +179,12 @@ def leaks(bench: Bench) -> dict[str, Any]:
 
 def bad_step(bench: Bench) -> dict[str, Any]:
     rest = [step for step in range(STEPS) if step != POISON_STEP]
-    return {
+    alone = {
+        f"{kind} alone, {name}": bench.run(bench.engines(2, adversarial=False, **options), steps, poison=poison)
+        for name, options in ALONE.items()
+        for kind, steps, poison in (("poisoned", range(STEPS), bench.poison_last_rank), ("without", rest, None))
+    }
+    return alone | {
         f"{kind} {accumulation}": bench.run(bench.engines(accumulation), steps, poison=poison)
         for accumulation in (1, 2)
         for kind, steps, poison in (("poisoned", range(STEPS), bench.poison_last_rank), ("without", rest, None))
@@ -288,6 +303,35 @@ def keeping(bench: Bench, out: Path) -> dict[str, Any]:
     return found
 
 
+def passing(bench: Bench, out: Path) -> dict[str, Any]:
+    """Faults of the file system on one rank: rank 0 seals, and the last rank loads."""
+    folder, engines = out / "passing", bench.engines()
+    save_checkpoint(folder, engines, bench.state(1), keep_last=2)
+    if bench.rank == 0:
+        (folder / FOLDER / "step-000002").write_text("in the way of the new name")
+    dist.barrier()
+    found = {"saving": _error(lambda: save_checkpoint(folder, engines, bench.state(2), keep_last=2))}
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    if bench.rank == bench.world - 1:
+        engines.generator.load_checkpoint = fail
+    return found | {"loading": _error(lambda: load_checkpoint(folder, engines, config_digest="digest"))}
+
+
+def _error(work: Callable[[], object]) -> list[str]:
+    """Type names of the errors that ``work`` raised, rank by rank."""
+    raised = ""
+    try:
+        work()
+    except Exception as error:
+        raised = type(error).__name__
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, raised)
+    return gathered
+
+
 def _counts(engines: Engines) -> tuple[int, int]:
     """What DeepSpeed counted of the generator: steps, and those left out."""
     return engines.generator.global_steps, engines.generator.skipped_steps
@@ -340,7 +384,12 @@ def main() -> None:
             "overflow": overflow(bench),
         }
     else:
-        results |= {"resume": resume(bench, out), "damage": damage(bench, out), "keeping": keeping(bench, out)}
+        results |= {
+            "resume": resume(bench, out),
+            "damage": damage(bench, out),
+            "keeping": keeping(bench, out),
+            "passing": passing(bench, out),
+        }
     if bench.rank == 0:
         torch.save(results, out / "results.pt")
     dist.destroy_process_group()

@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
-from infra.launcher import EXIT_FILE, ExitStatus, launch
+from infra.launcher import EXIT_FILE, ExitStatus, launch, threads_of
 from tests.support.processes import runs
 
 RANK = """
@@ -23,16 +24,22 @@ from infra.launcher import ExitStatus, report_exit
 folder, order = Path(sys.argv[1]), sys.argv[2]
 
 def stop(*_):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    if order == "save":
+        time.sleep(6)
+        (folder / f"saved-{os.environ['RANK']}").touch()
     report_exit(folder, ExitStatus.PREEMPTED)
     sys.exit(1)
 
-signal.signal(signal.SIGTERM, stop)
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, stop)
 part = folder / f"part-{os.environ['RANK']}"
 part.write_text(f"{os.getpid()} {os.environ['WORLD_SIZE']}")
 part.rename(folder / f"rank-{os.environ['RANK']}")
 if order == "diverge":
     report_exit(folder, ExitStatus.DIVERGED)
-if order == "wait":
+if order in ("wait", "save"):
     time.sleep(120)
 sys.exit(order != "finish")
 """
@@ -61,6 +68,13 @@ def test_the_ranks_own_reason_is_told_and_no_reason_is_a_failure(
     assert "Traceback" not in capfd.readouterr().err  # torchrun's own, forty lines above the sentence that counts
 
 
+def test_ranks_share_the_cores_that_the_command_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches the threads of a whole machine on the few cores of a container or a job."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 96)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert [threads_of(ranks) for ranks in (1, 2, 16)] == [8, 4, 1]
+
+
 @pytest.mark.slow
 def test_sigterm_reaches_the_ranks_and_comes_back_as_preempted(tmp_path: Path, ranks: dict[str, str]) -> None:
     """Without it a preempted machine loses all since the last checkpoint."""
@@ -75,7 +89,7 @@ def test_sigterm_reaches_the_ranks_and_comes_back_as_preempted(tmp_path: Path, r
 @pytest.mark.slow
 def test_a_signal_before_the_ranks_listen_is_no_lost_rank(tmp_path: Path, ranks: dict[str, str]) -> None:
     """Catches "a rank ended without a word (killed, or out of memory)" after a plain Ctrl-C in the first seconds."""
-    deaf = RANK.replace("signal.signal(signal.SIGTERM, stop)", "")
+    deaf = RANK.replace("    signal.signal(number, stop)", "    pass")
     assert deaf != RANK
     (tmp_path / "ranks.py").write_text(deaf)
     driver = _driver(tmp_path, ranks)
@@ -83,6 +97,29 @@ def test_a_signal_before_the_ranks_listen_is_no_lost_rank(tmp_path: Path, ranks:
     driver.send_signal(signal.SIGTERM)
     out, _ = driver.communicate(timeout=60)
     assert out.split()[-1] == b"PREEMPTED"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["Ctrl-C, Ctrl-C", "the whole family is ended"])
+def test_a_second_signal_breaks_no_saving_off(tmp_path: Path, ranks: dict[str, str], order: str) -> None:
+    """Catches a command that comes back while its ranks still save: "saved" is not so yet."""
+    driver = _driver(tmp_path, ranks, "save")
+    _rank_pids(tmp_path)
+    if order == "Ctrl-C, Ctrl-C":
+        for _ in range(2):  # the terminal tells the whole foreground group
+            os.killpg(driver.pid, signal.SIGINT)
+            time.sleep(1)
+    else:
+        family = [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]
+        driver.send_signal(signal.SIGTERM)
+        time.sleep(1)  # it is told alone, then all that it left
+        for process in family:
+            process.send_signal(signal.SIGTERM)
+    driver.wait(60)  # not communicate(): the ranks hold the other end, so it would wait for them
+    assert [(tmp_path / f"saved-{rank}").exists() for rank in (0, 1)] == [True, True]
+    out, err = driver.communicate(timeout=60)
+    assert out.split()[-1] == b"PREEMPTED"
+    assert b"told already" in err
 
 
 @pytest.mark.slow
@@ -95,14 +132,14 @@ def test_killing_the_launching_process_leaves_no_rank(tmp_path: Path, ranks: dic
     _until(lambda: not any(map(runs, pids)), "the ranks are gone", limit_s=45)
 
 
-def _driver(folder: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
+def _driver(folder: Path, env: dict[str, str], order: str = "wait") -> subprocess.Popen[bytes]:
     code = (
         "from pathlib import Path; from infra.launcher import launch\n"
         f"folder = {str(folder)!r}\n"
-        "print(launch('ranks', [folder, 'wait'], world_size=2, run_dir=Path(folder)).name)"
+        f"print(launch('ranks', [folder, {order!r}], world_size=2, run_dir=Path(folder)).name)"
     )
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **env}, **pipes)
+    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **env}, start_new_session=True, **pipes)
 
 
 def _rank_pids(folder: Path) -> list[int]:

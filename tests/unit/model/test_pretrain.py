@@ -1,6 +1,7 @@
 """Pretraining as one command: a real run on two ranks, resumed, refused, reported."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from infra.errors import ConfigError, CorruptShardError, DatasetError
+from infra.errors import ConfigError, CorruptShardError, DatasetError, TrainingError
 from infra.metrics import read_metrics
 from infra.run import CONFIG_FILE, RUN_FILE, RunContext
 from model.pretrain import PretrainReport, decide, pretrain
@@ -103,10 +104,15 @@ def test_the_run_folder_says_what_went_in_and_came_out(report, dataset):
 
 
 def test_a_run_cut_off_and_resumed_gives_the_same_weights_bit_for_bit(report, dataset, tmp_path):
-    """Catches a resume that loses moments, random state (the penalty draws), or the place in the data."""
+    """Catches a resume that loses moments, random state (the penalty draws), or the place in the data.
+
+    What is saved between two validations, by the clock, changes nothing.
+    """
     folder = cut_off(report.run_dir, tmp_path / "resumed")
     assert [path.name for path in list_checkpoints(folder)] == ["step-000005"]
-    resumed = pretrain(small_config(dataset), folder)
+    resumed = pretrain(small_config(dataset, "checkpoint.every_minutes=1e-4"), folder)
+    kept = [path.name for path in list_checkpoints(folder)]
+    assert kept[-3:] == [f"step-{step:06d}" for step in (STEPS - 2, STEPS - 1, STEPS)]
     whole, again = load_file(report.weights), load_file(resumed.weights)
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
@@ -149,6 +155,26 @@ def test_a_run_folder_in_use_is_refused_and_left_as_it_is(dataset, tmp_path):
         pretrain(small_config(dataset, "micro_batch=1"), folder)
     release_run(lock)
     assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_a_second_command_is_refused_before_the_first_one_s_ranks_are_up(dataset, tmp_path, monkeypatch, caplog):
+    """Catches a folder that nobody holds for the seconds in which ranks start, and settings replaced in it."""
+    caplog.set_level(logging.INFO)
+    seen = {}
+
+    def meanwhile(cfg, run_dir):
+        before = (run_dir / CONFIG_FILE).read_bytes()
+        with pytest.raises(ConfigError, match="in use"):
+            pretrain(small_config(dataset, "micro_batch=1"), run_dir)
+        seen["kept"] = (run_dir / CONFIG_FILE).read_bytes() == before
+        raise TrainingError("enough")
+
+    monkeypatch.setattr("model.pretrain.start_ranks", meanwhile)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TrainingError, match="enough"):
+        pretrain(small_config(dataset))
+    assert seen == {"kept": True}
+    assert f"run folder {next(Path('runs').iterdir())}" in caplog.text  # or nobody knows what --run goes on with
 
 
 def test_what_was_open_is_decided_once_and_kept_when_resuming(report, dataset):

@@ -17,6 +17,8 @@ from model.train_config import MaskStrategy, PretrainConfig
         (["global_batch=12", "world_size=2", "micro_batch=4"], "one of 1, 2, 3, 6"),
         (["optim.warmup_clips=100", "optim.total_clips=100"], "must be less than total_clips"),
         (["optim.min_lr=1", "optim.base_lr=0.1"], "must not exceed"),
+        (["optim.betas=[0.9,1.0]"], r"optim\.betas.*less than 1"),
+        (["data.val_split=train"], "both 'train'.*val_clips=0"),
         (["optim.base_rl=0.1"], "did you mean 'base_lr'"),
         (["mask.strategy=tubes"], "mask.strategy"),
         (["zero_stage=3"], "stage 3 is not offered.*take 2"),
@@ -30,6 +32,11 @@ from model.train_config import MaskStrategy, PretrainConfig
 def test_settings_that_do_not_fit_are_one_sentence_with_the_cure(overrides, sentence):
     with pytest.raises(ConfigError, match=sentence):
         load_config(PretrainConfig, None, overrides)
+
+
+def test_a_split_may_be_trained_on_whole_where_nothing_is_validated():
+    overrides = ["data.val_split=train", "data.val_clips=0"]
+    assert load_config(PretrainConfig, None, overrides).data.split == "train"
 
 
 def test_defaults_are_the_released_recipe():

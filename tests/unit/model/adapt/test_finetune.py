@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from infra.errors import ConfigError, TrainingError
+from infra.launcher import ExitStatus
 from model.adapt import finetune as tuning
 from model.adapt.classifier import Classifier
 from model.adapt.encoders import open_encoder
@@ -26,6 +27,7 @@ from model.adapt.objective import TargetScale
 from model.adapt.plan import make_plan, targets_of
 from model.adapt.worker import TuneState
 from model.adapt_config import AdaptConfig
+from model.train import ranks as launching
 from model.train.checkpoint_folder import list_checkpoints
 from model.weights import load_tensors
 from pipeline.dataset.reader import open_dataset
@@ -125,11 +127,11 @@ def test_ranks_get_the_gpus_that_were_asked_for(finished, tmp_path, monkeypatch,
     """Catches ``device=cuda:1`` that takes every GPU of a machine that others use."""
     seen = {}
 
-    def launched(module, arguments, *, world_size, run_dir, env):
-        seen.update(visible=env["CUDA_VISIBLE_DEVICES"], ranks=world_size)
-        return tuning.ExitStatus.DONE
+    def launched(module, arguments, *, world_size, env, **_):
+        seen.update(visible={**os.environ, **env}["CUDA_VISIBLE_DEVICES"], ranks=world_size)
+        return ExitStatus.DONE
 
-    monkeypatch.setattr(tuning, "launch", launched)
+    monkeypatch.setattr(launching, "launch", launched)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)

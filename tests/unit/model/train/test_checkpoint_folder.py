@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from infra.errors import StorageError
 from model.data.batch import LoaderState
 from model.train.checkpoint_folder import (
     BEST,
     FOLDER,
     LATEST,
+    STATE,
     TrainState,
     check,
     list_checkpoints,
@@ -18,14 +20,17 @@ from model.train.checkpoint_folder import (
     prune,
     seal,
 )
+from model.train.start import finished_steps
 
 DATA = "G/weights.pt"
 
 
-def _save(run_dir: Path, step: int, val_loss: float | None = None, keep_last: int = 2) -> None:
+def _save(
+    run_dir: Path, step: int, val_loss: float | None = None, keep_last: int = 2, data: bytes = b"weights"
+) -> None:
     temporary = run_dir / FOLDER / f"step-{step:06d}.tmp"
     (temporary / DATA).parent.mkdir(parents=True)
-    (temporary / DATA).write_bytes(b"weights of %d" % step)
+    (temporary / DATA).write_bytes(data)
     state = TrainState(step, LoaderState(version=1, seed=0, clips_seen=step), "digest", 2, val_loss=val_loss)
     seal(temporary, temporary.with_suffix(""), state)
     prune(run_dir / FOLDER, keep_last, keep_best=1)
@@ -91,6 +96,30 @@ def test_a_loss_that_is_not_a_number_is_never_the_best(tmp_path: Path) -> None:
     for step, loss in ((1000, math.nan), (2000, 0.5), (3000, 0.6)):
         _save(tmp_path, step, loss)
     assert (tmp_path / FOLDER / BEST).read_text() == "step-002000"
+
+
+def test_a_checkpoint_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    """Catches an input/output error of one file that ends every restart, with a whole checkpoint beside it."""
+    _save(tmp_path, 1000)
+    _save(tmp_path, 2000, data=b"")
+    newest = tmp_path / FOLDER / "step-002000"
+    (newest / DATA).unlink()
+    (newest / DATA).symlink_to("/proc/self/mem")  # a regular file of no bytes, whose first byte gives EIO
+    assert newest_checkpoint(tmp_path) == tmp_path / FOLDER / "step-001000"
+    shutil.rmtree(tmp_path / FOLDER / "step-001000")
+    with pytest.raises(StorageError, match=rf"{DATA} cannot be read \(Input/output error\)"):  # may pass: no refusal
+        newest_checkpoint(tmp_path)
+
+
+def test_steps_are_counted_without_a_state_that_is_damaged(tmp_path: Path) -> None:
+    """Catches a damaged state.json of the newest whose error takes the place of the reason why the run ended."""
+    assert finished_steps(tmp_path) == 0
+    for step in (1000, 2000):
+        _save(tmp_path, step)
+    assert finished_steps(tmp_path) == 2000
+    for damaged in ("{", "[]"):
+        (tmp_path / FOLDER / "step-002000" / STATE).write_text(damaged)
+        assert finished_steps(tmp_path) == 1000
 
 
 def _die() -> None:
