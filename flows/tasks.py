@@ -7,12 +7,14 @@ the right to crawl) cannot bear twice at a time waits for its global concurrency
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from prefect import State, Task, task
-from prefect.client.schemas.objects import TaskRun
+from prefect.client.schemas.objects import ConcurrencyLeaseHolder, TaskRun
 from prefect.concurrency.sync import concurrency
+from prefect.context import TaskRunContext
 
 from flows.artifacts import ShownProgress, show_adaptation, show_ingest, show_pretraining
 from flows.job import run_job
@@ -73,7 +75,7 @@ def samples_task(folder: Path) -> list[Path]:
 )
 def ingest_task(cfg: IngestConfig, folder: Path) -> IngestReport:
     """Bring the dataset up to date, and write its page when there is a new version."""
-    with concurrency(CRAWL, lease_duration=LEASE_S):
+    with place_in(CRAWL):
         report = run_job(ingest_job, cfg, folder, folder=folder, on_progress=ShownProgress("ingest-progress"))
     show_ingest(report, folder / PAGE if report.new else None)
     return report
@@ -82,7 +84,7 @@ def ingest_task(cfg: IngestConfig, folder: Path) -> IngestReport:
 @task(name="pretrain", task_run_name="pretrain {cfg.model.name}", tags={"gpu"})
 def pretrain_task(cfg: PretrainConfig, folder: Path) -> PretrainReport:
     """Pretrain, or go on with the run in ``folder``."""
-    with concurrency(GPU, lease_duration=LEASE_S):
+    with place_in(GPU):
         report = run_job(pretrain, cfg, folder, folder=folder, on_progress=ShownProgress("pretrain-progress"))
     show_pretraining(report, loss_curves(read_metrics(folder)))
     return report
@@ -91,10 +93,17 @@ def pretrain_task(cfg: PretrainConfig, folder: Path) -> PretrainReport:
 @task(name="adapt", task_run_name="adapt to {cfg.task}", tags={"gpu"})
 def adapt_task(cfg: AdaptConfig, folder: Path) -> AdaptReport:
     """Adapt an encoder and measure it."""
-    with concurrency(GPU, lease_duration=LEASE_S):
+    with place_in(GPU):
         report = run_job(adapt, cfg, folder, folder=folder, on_progress=ShownProgress("adapt-progress"))
     show_adaptation(report)
     return report
+
+
+def place_in(limit: str) -> AbstractContextManager[None]:
+    """Hold a place in a limit while a task works; by its holder the server tells it from a deployment's place."""
+    context = TaskRunContext.get()
+    holder = ConcurrencyLeaseHolder(type="task_run", id=context.task_run.id) if context else None
+    return concurrency(limit, lease_duration=LEASE_S, holder=holder)
 
 
 def ingest_job(cfg: IngestConfig, folder: Path) -> IngestReport:

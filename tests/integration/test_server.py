@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from prefect import flow, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.types._concurrency import ConcurrencyLeaseHolder
@@ -25,7 +26,7 @@ from flows.deploy import deploy
 from flows.deploy_config import DeployConfig
 from flows.platform import SERVER, _before_deploying, environment
 from flows.processes import Keeper
-from flows.tasks import CRAWL, GPU
+from flows.tasks import CRAWL, GPU, LEASE_S, place_in
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -123,6 +124,24 @@ def test_places_outlive_a_server_that_is_killed_and_lost_ones_are_given_back(ser
     deploy(server.cfg, server.home)
     deploy(server.cfg)
     assert (taken(client, GPU), taken(client, CRAWL)) == (1, 1)
+
+
+def test_the_place_of_a_task_that_dies_is_free_when_its_lease_ends(server, client):
+    """Catches a task's place that lasts as long as a deployment's: a killed training would keep the GPU for an hour."""
+    deploy(server.cfg, server.home)
+
+    @task
+    def works() -> float:
+        with place_in(GPU):
+            assert taken(client, GPU) == 1
+            (file,) = (server.home / "concurrency_leases").glob("*-*.json")
+            return lease_s(server, uuid.UUID(file.stem))
+
+    @flow
+    def holds() -> float:
+        return works()
+
+    assert LEASE_S - 60 < holds() <= LEASE_S
 
 
 def test_a_run_that_no_worker_takes_is_told_about(server, client, monkeypatch):
