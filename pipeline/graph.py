@@ -9,13 +9,15 @@ stage has put off (``pipeline.stages.Faults``) make a second, short job at the e
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
+import pyarrow as pa
 import ray
 from pydantic import TypeAdapter
 from ray.data import ActorPoolStrategy, DataContext
@@ -93,10 +95,13 @@ def _run(
             .map(_operator(ParseRegions, cfg=cfg, storage=storage), **_pool(at.parse_regions))
             .map(_operator(WriteShard, storage=storage), **_pool(at.write_shard))
         )
-    for row in results.iter_rows():
-        if row["failure"]:
-            raise _failure(row["failure"])
-        yield TypeAdapter(FinishedVideo).validate_json(row["row"])
+    # no prefetching: its thread may outlive the job, and where it asks Ray after that was stopped, Ray ends the process
+    batches = iter(results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+    with contextlib.closing(cast("Generator[pa.Table]", batches)) as tables:
+        for row in (row for table in tables for row in table.to_pylist()):
+            if row["failure"]:
+                raise _failure(row["failure"])
+            yield TypeAdapter(FinishedVideo).validate_json(row["row"])
 
 
 def _nodes() -> list[Node]:

@@ -31,14 +31,15 @@ def check_emptied(storage: Storage, counts: Mapping[str, int], *, allow: bool) -
     Raises:
         ConfigError: a source was emptied, or what it lies on is not mounted.
     """
-    remembered = _remembered(storage)
+    remembered, is_all = _remembered(storage), not any(counts.values())
     for source in (source for source, videos in counts.items() if not videos):
         if _key(source) in remembered and not allow:
             raise ConfigError(
                 f"source {shown_place(source)} lists no video any more; see whether it is mounted and whole, or set "
                 "allow_empty_sources=true if it may be empty"
             )
-        logger.warning("source %s lists no video", shown_place(source))
+        if not is_all:  # else that is the whole answer, and an ingest says it itself
+            logger.warning("source %s lists no video", shown_place(source))
 
 
 def remember_sources(storage: Storage, counts: Mapping[str, int]) -> None:

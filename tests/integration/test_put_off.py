@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ray.data._internal.block_batching.util import WaitBlockPrefetcher
 
 from infra.errors import ProjectError
 from infra.ray_session import ray_session
@@ -61,10 +62,17 @@ def test_a_video_that_was_put_off_is_tried_again_and_its_unit_is_written(tmp_pat
     assert read_done(storage, "u").videos == 3
 
 
-def test_an_ill_machine_ends_the_job_with_one_sentence_and_no_reject(tmp_path: Path) -> None:
-    """Catches an error that reaches the driver as Ray's traceback, and rejects that the next run would publish."""
+def test_an_ill_machine_ends_the_job_with_one_sentence_and_no_reject(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches an error that comes to the driver as Ray's traceback, and rejects that the next run would publish.
+
+    And blocks that are fetched ahead by a thread: it ends the process when Ray is stopped, before the sentence is said.
+    """
     storage = open_storage(str(tmp_path / "d"))
-    videos = _planned(*["bad"] * (FAULTS + 2))
+    videos, ahead = _planned(*["bad"] * (FAULTS + 2)), []
+    monkeypatch.setattr(WaitBlockPrefetcher, "prefetch_blocks", lambda _, blocks: ahead.append(blocks))
     with pytest.raises(ProjectError, match=rf"^{FAULTS} videos in a row on \S+ failed by errors of our own"):
         list(treat_videos(videos, IngestConfig(workers=1), "r", storage, Failing))
+    assert ahead == []
     assert finished_videos(storage, "u") == []
