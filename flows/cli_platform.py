@@ -19,7 +19,7 @@ app = typer.Typer()
 
 @command(app)
 def up(cfg: DeployConfig) -> None:
-    """Start the whole system on this machine: Prefect server, deployments, workers, sensor. What runs is left alone."""
+    """Start server, deployments, workers and sensor on this machine. What runs with these settings is left alone."""
     from flows.platform import up as start
 
     print("\n".join(start(cfg)))
