@@ -36,8 +36,9 @@ demo: setup ## run the main job on real faces and name the report
 test: setup-dev ## the test suite, in JOBS processes (at most 15 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow and not gpu" -n $(JOBS) --dist loadfile
 
-test-slow: setup-dev ## tests that kill processes or start several hosts
-	$(PYTEST) -m "slow and not gpu" --timeout 1200
+test-slow: setup-dev ## tests that kill processes or start several hosts; those of single modules in JOBS processes
+	OMP_NUM_THREADS=1 $(PYTEST) -m "slow and not gpu" --timeout 1200 -n $(JOBS) --dist loadfile tests/unit tests/numerics
+	$(PYTEST) -m "slow and not gpu" --timeout 1200 --ignore tests/unit --ignore tests/numerics
 
 test-gpu: setup-dev ## tests that need a CUDA device
 	$(PYTEST) -m gpu; status=$$?; [ $$status -ne 5 ] || { echo "there is no GPU test to run"; exit 0; }; exit $$status
