@@ -57,10 +57,7 @@ def _origin(attempt: Attempt) -> str:
 
 
 @command(app, REGISTRY)
-def live(
-    cfg: RegistryConfig,
-    as_json: Json = False,
-) -> None:
+def live(cfg: RegistryConfig, as_json: Json = False) -> None:
     """Say which encoder is live, where its weights are, and why; exit code 1 when none is."""
     registry = Registry(cfg.registry)
     encoder = registry.live()

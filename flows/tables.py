@@ -25,6 +25,7 @@ from flows.tables_report import RESULT, write_tables
 from infra.config import dump_config
 from infra.errors import ProjectError
 from infra.lifeline import die_with
+from infra.log import last_line
 from infra.ray_job import ray_machines
 from infra.storage import open_storage
 from model.adapt_config import AdaptDataConfig
@@ -106,8 +107,7 @@ def run_here(arguments: list[str], log: Path, gpu: str) -> tuple[int, str]:
             command, stdout=output, stderr=output, env=environment, check=False,
             preexec_fn=partial(die_with, os.getpid()),
         )  # fmt: skip
-    lines = log.read_bytes()[former:].decode(errors="replace").strip().splitlines()
-    return done.returncode, lines[-1] if lines else ""
+    return done.returncode, last_line(log, former)
 
 
 @flow(name="ablation", flow_run_name="tables into {cfg.work}", log_prints=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from pathlib import Path
 
 PACKAGES = ("pipeline", "model", "flows", "infra")
 
@@ -23,3 +24,14 @@ def configure_logging(level: str | int = "INFO") -> None:
         logger.handlers[:] = [handler]
         logger.propagate = False
         logger.setLevel("WARNING" if rank else level)
+
+
+def last_line(log: Path, since: int = 0) -> str:
+    """Return the last line that a command has written into a log, empty where it wrote nothing.
+
+    Args:
+        log: its output, which may begin with that of earlier commands.
+        since: bytes of those.
+    """
+    lines = log.read_bytes()[since:].decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""

@@ -17,6 +17,7 @@ from typing import IO
 
 from infra.errors import ConfigError, ProjectError
 from infra.lifeline import die_with
+from infra.log import last_line
 from infra.ray_session import ray_session
 
 FORMER_S = 180
@@ -116,13 +117,13 @@ def _run(module: str, arguments: list[str], folder: str, log: str) -> tuple[int,
     os.environ.pop("OMP_NUM_THREADS", None)  # Ray's own, for tasks that compute in its worker
     with Path(log).open("ab") as output:
         _wait_for_former(output)
+        former = output.seek(0, os.SEEK_END)
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             cwd=folder, stdout=output, stderr=output, preexec_fn=partial(die_with, os.getpid()),
         )  # fmt: skip
         code = process.wait()
-    lines = Path(log).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return code, lines[-1] if lines else ""
+    return code, last_line(Path(log), former)
 
 
 def _wait_for_former(output: IO[bytes]) -> None:

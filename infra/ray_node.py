@@ -15,6 +15,7 @@ from pathlib import Path
 
 from infra.errors import ConfigError
 from infra.lifeline import die_with
+from infra.log import last_line
 from infra.scratch import owned_folder
 
 logger = logging.getLogger(__name__)
@@ -54,10 +55,9 @@ def joined(address: str) -> Iterator[str]:
         end = time.monotonic() + JOIN_S
         while not (folder / "ray_current_cluster").exists():  # what `ray start` writes last
             if node.poll() is not None or time.monotonic() > end:
-                lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-                last = lines[-1] if lines else "no answer"
                 raise ConfigError(
-                    f"this machine cannot join the Ray cluster at RAY_ADDRESS={address} ({last}); give both the same "
+                    f"this machine cannot join the Ray cluster at RAY_ADDRESS={address} "
+                    f"({last_line(log) or 'no answer'}); give both the same "
                     "versions of Python and Ray, and let them reach each other"
                 )
             time.sleep(POLL_S)

@@ -36,3 +36,13 @@ def test_where_files_cannot_be_locked_it_starts_at_once(tmp_path: Path, monkeypa
     monkeypatch.setattr(ray_job.fcntl, "flock", refuse)
     monkeypatch.setattr(ray_job.time, "sleep", lambda _: pytest.fail("it waits"))
     assert ray_job._run("platform", [], str(tmp_path), str(tmp_path / "ray.log"))[0] == 0
+
+
+def test_a_command_that_is_killed_is_not_told_with_the_words_of_a_former_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a cell killed without a word that is given the reason of last night's."""
+    (tmp_path / "dies.py").write_text("import os; os.kill(os.getpid(), 9)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "ray.log").write_text("no GPU\n")
+    assert ray_job._run("dies", [], str(tmp_path), str(tmp_path / "ray.log")) == (-9, "")

@@ -161,13 +161,22 @@ def test_a_fault_that_stays_with_a_process_costs_no_video(stand_in: Path, monkey
         assert storage.exists(work_key("unit", planned.video.digest, CLIPS)), behaviour
 
 
-def test_a_worker_that_cannot_start_again_ends_the_ingest_too(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a GPU that is lost in mid-night, at whose next child every video becomes a reject."""
+@pytest.mark.parametrize(
+    ("behaviour", "recipe", "error", "sentence"),
+    [
+        ("disk", "recipe", StorageError, "No space left"),
+        ("crash", "starts once", ProjectError, "cannot start: RuntimeError: No CUDA GPUs"),
+    ],
+)
+def test_what_is_the_machine_s_ends_the_ingest_and_blames_no_video(
+    stand_in: Path, monkeypatch: pytest.MonkeyPatch, behaviour: str, recipe: str, error: type[Exception], sentence: str
+) -> None:
+    """Catches a full scratch disk, or a GPU that is lost in mid-night, that turns all further videos into rejects."""
     monkeypatch.chdir(stand_in)
     storage = open_storage(str(stand_in / "dataset"))
-    planned = _planned(stand_in, "crash")
-    with pytest.raises(ProjectError, match="cannot start: RuntimeError: No CUDA GPUs"):
-        TrackFaces(CFG, "starts once", storage)(planned)
+    planned = _planned(stand_in, behaviour)
+    with pytest.raises(error, match=sentence):
+        TrackFaces(CFG, recipe, storage)(planned)
     assert read_outcome(storage, "unit", planned.video.digest) is None
 
 
@@ -255,15 +264,6 @@ def test_a_worker_that_is_killed_while_it_starts_is_started_again(
     TrackFaces(CFG, "dies once", storage)(planned)
     assert (stand_in / "died").exists()
     assert storage.exists(work_key("unit", planned.video.digest, CLIPS))
-
-
-def test_a_full_disk_ends_the_ingest_and_blames_no_video(stand_in: Path) -> None:
-    """Bug caught: a full scratch disk that turns all further videos into rejects."""
-    storage = open_storage(str(stand_in / "dataset"))
-    planned = _planned(stand_in, "disk")
-    with pytest.raises(StorageError, match="No space left"):
-        TrackFaces(CFG, "recipe", storage)(planned)
-    assert read_outcome(storage, "unit", planned.video.digest) is None
 
 
 def test_a_file_name_that_is_no_text_reaches_the_worker_as_a_plain_path(stand_in: Path) -> None:
